@@ -1,0 +1,136 @@
+"""What one trial yields: `Metric` names a number, `Result` holds one trial's record.
+
+One name from YAML to axis label: `profile.macs` is the key in the record, the column in the
+frame and the objective in a study; its label, unit and direction stand in `METRICS` alone.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import InputError, nearest_name
+from .files import read_json
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One reported number. Records keep base units; `scale` is for display alone.
+
+    Args:
+        key: Dotted path in the record.
+        label: Name on axes and in tables.
+        unit: Unit after scaling, empty for a pure number.
+        direction: Which way is better.
+        scale: Display value = record value * scale.
+        digits: Digits after the point, or None for three significant ones.
+    """
+
+    key: str
+    label: str
+    unit: str
+    direction: Direction
+    scale: float = 1.0
+    digits: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Label with unit, for axes and headings."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def show(self, value: float | None) -> str:
+        """The value as text in display units, "n/a" if there is none."""
+        if value is None or value != value:
+            return "n/a"
+        scaled = value * self.scale
+        return f"{scaled:.{self.digits}f}" if self.digits is not None else f"{scaled:.3g}"
+
+
+METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        # Accuracies are kept as fractions and shown times 100, as the paper prints them.
+        Metric("metrics.ap", "AP", "", "maximize", 100, 1),
+        Metric("metrics.ap50", "AP50", "", "maximize", 100, 1),
+        Metric("metrics.ap75", "AP75", "", "maximize", 100, 1),
+        Metric("metrics.ar", "AR", "", "maximize", 100, 1),
+        Metric("metrics.miou", "mIoU", "", "maximize", 100, 1),
+        Metric("metrics.pixel_accuracy", "Pixel accuracy", "", "maximize", 100, 1),
+        Metric("profile.params", "Params", "M", "minimize", 1e-6),
+        Metric("profile.macs", "GMACs", "1e9 conv + linear", "minimize", 1e-9),
+        # The paper's "GFLOPs" are the same multiply-adds in units of 2^30 (Tables 1 and 3).
+        Metric("profile.paper_gflops", "GFLOPs", "paper: MACs / 2^30", "minimize"),
+        Metric("profile.memory", "Peak memory", "MiB, one training image", "minimize", 2**-20),
+        Metric("profile.latency", "Latency", "ms, batch 1, 1 thread", "minimize", 1e3),
+    )
+}
+
+
+def metric(key: str) -> Metric:
+    """The metric of that key.
+
+    Raises:
+        InputError: There is none.
+    """
+    if key not in METRICS:
+        raise InputError("unknown metric", value=key, nearest=nearest_name(key, METRICS))
+    return METRICS[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The record of one trial: one line of `results.jsonl`.
+
+    Args:
+        study: Name of the study.
+        trial: Number of the trial in the study's ledger.
+        state: "complete" or "failed".
+        arm: The settings this trial varies, as text.
+        params: Knob -> value, as the space names them.
+        seed: Seed of initial weights and data order.
+        key: Hash of the network (`ArchSpec.key`).
+        arch: The network (`ArchSpec.to_dict`).
+        profile: Cost in base units, keys as in `METRICS` after the dot.
+        metrics: Final metrics, likewise; empty if the trial failed.
+        history: Measured points of training: step, loss, metrics.
+        seconds: Wall time of training and evaluation.
+        attempt: How often the trial was started, from 1.
+        started: Start in ISO 8601, UTC.
+        environment: Host, CPU, threads, precision, memory format, package versions.
+        error: None, or type, message and traceback of the failure.
+    """
+
+    study: str
+    trial: int
+    state: Literal["complete", "failed"]
+    arm: str
+    params: dict[str, Any]
+    seed: int
+    key: str
+    arch: dict[str, Any]
+    profile: dict[str, float]
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+    seconds: float
+    attempt: int
+    started: str
+    environment: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, str] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Result":
+        return cls(**data)
+
+    @classmethod
+    def read(cls, path: Path) -> "Result":
+        return cls.from_dict(read_json(path))
+
+    def value(self, key: str) -> float | None:
+        """The number under a dotted key of `METRICS`, or None if it was not measured."""
+        group, name = key.split(".", 1)
+        return getattr(self, group).get(name)

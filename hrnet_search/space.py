@@ -1,0 +1,180 @@
+"""A search space: which arguments of `hrnet` vary, over what."""
+
+import inspect
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from .arch import ArchSpec, hrnet
+from .errors import InputError, nearest_name
+
+DEFAULTS = {name: p.default for name, p in inspect.signature(hrnet).parameters.items()}
+MAX_GRID = 10_000  # networks; a larger grid is a mistake, and would take minutes to list
+
+Scalar = bool | int | float | str
+Value = Scalar | list[Scalar]
+Settings = dict[str, Value]
+
+
+class Strict(BaseModel):
+    """Unknown keys and wrong types are refused; values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Choices(Strict):
+    """A knob that takes one of the listed values."""
+
+    choices: list[Value] = Field(min_length=1, description="The values, in order.")
+
+    def values(self) -> list[Value]:
+        return self.choices
+
+
+class Range(Strict):
+    """A knob over whole numbers: low, low + step, ... up to high."""
+
+    low: int = Field(description="Smallest value.")
+    high: int = Field(description="Largest value allowed.")
+    step: int = Field(default=1, ge=1, description="Distance between values.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if self.low > self.high:
+            raise InputError(f"must be at least low ({self.low})", key="high", value=self.high)
+        return self
+
+    def values(self) -> list[Value]:
+        return list(range(self.low, self.high + 1, self.step))
+
+
+class Arms(Strict):
+    """A knob whose values are named bundles of arguments."""
+
+    arms: dict[str, Settings] = Field(min_length=1, description="Name -> arguments of hrnet.")
+
+    def values(self) -> list[Value]:
+        return list(self.arms)
+
+
+def _knob_tag(value: Any) -> str | None:
+    """Which kind of knob a mapping means, by a key that only this kind has."""
+    for tag, kind in KNOB_TAGS.items():
+        if isinstance(value, kind):
+            return tag
+        if isinstance(value, dict) and any(key in value for key in kind.model_fields):
+            return tag
+    return None
+
+
+KNOB_TAGS = {"choices knob": Choices, "range knob": Range, "arms knob": Arms}
+Knob = Annotated[
+    Annotated[Choices, Tag("choices knob")]
+    | Annotated[Range, Tag("range knob")]
+    | Annotated[Arms, Tag("arms knob")],
+    Discriminator(_knob_tag),
+]
+
+
+class Space(Strict):
+    """The networks a study may train: `base` arguments of `hrnet`, and knobs that vary them."""
+
+    name: str = Field(default="", description="What to call this space.")
+    description: str = Field(default="", description="What it is for.")
+    base: Settings = Field(default={}, description="Arguments of hrnet that stay fixed.")
+    vary: dict[str, Knob] = Field(min_length=1, description="Knobs, in order.")
+
+    @model_validator(mode="after")
+    def _builds(self) -> "Space":
+        _check_arguments(self.base, key="base")
+        for name, knob in self.vary.items():
+            if isinstance(knob, Arms):
+                for arm, settings in knob.arms.items():
+                    _check_arguments(settings, key=f"vary.{name}.arms.{arm}")
+            else:
+                _check_arguments({name: None}, key="vary")
+            for value in knob.values():
+                try:
+                    hrnet(**{**self.base, **_settings(name, knob, value)})  # type: ignore[arg-type]
+                except InputError as error:
+                    raise _locate(error, self.base, name, knob, value) from None
+        return self
+
+    def params(self) -> Iterator[dict[str, Value]]:
+        """Every combination of knob values, the last knob changing fastest."""
+        values = [knob.values() for knob in self.vary.values()]
+        for combination in itertools.product(*values):
+            yield dict(zip(self.vary, combination, strict=True))
+
+    @property
+    def size(self) -> int:
+        """Number of combinations."""
+        return math.prod(len(knob.values()) for knob in self.vary.values())
+
+    def grid(self) -> list[dict[str, Value]]:
+        """The combinations that build distinct networks; of equal ones the first is kept.
+
+        Raises:
+            InputError: There are more than `MAX_GRID`, or one cannot be built.
+        """
+        if self.size > MAX_GRID:
+            rule = f"a grid may have at most {MAX_GRID} combinations"
+            raise InputError(rule, key="space.vary", value=self.size)
+        distinct: dict[str, dict[str, Value]] = {}
+        for params in self.params():
+            distinct.setdefault(self.arch(params).key, params)
+        return list(distinct.values())
+
+    def arguments(self, params: dict[str, Value]) -> Settings:
+        """All arguments of `hrnet` for these knob values."""
+        merged = {**DEFAULTS, **self.base}
+        for name, value in params.items():
+            merged |= _settings(name, self.vary[name], value)
+        return merged
+
+    def arch(self, params: dict[str, Value]) -> ArchSpec:
+        """The network for these knob values.
+
+        Raises:
+            InputError: They do not go together.
+        """
+        return hrnet(**self.arguments(params))  # type: ignore[arg-type]
+
+    def arm(self, params: dict[str, Value]) -> str:
+        """The knob values as text: "name=value" each, the value alone if there is one knob."""
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in params.items()}
+        if len(texts) == 1:
+            return next(iter(texts.values()))
+        return ", ".join(f"{name}={text}" for name, text in texts.items())
+
+
+def _settings(name: str, knob: Choices | Range | Arms, value: Value) -> Settings:
+    if isinstance(knob, Arms):
+        return knob.arms[str(value)]
+    return {name: value}
+
+
+def _check_arguments(settings: dict[str, Any], *, key: str) -> None:
+    for name in settings:
+        if name not in DEFAULTS:
+            rule = f"is not an argument of hrnet ({', '.join(DEFAULTS)})"
+            raise InputError(rule, key=f"{key}.{name}", nearest=nearest_name(name, DEFAULTS))
+
+
+def _locate(
+    error: InputError, base: Settings, name: str, knob: Choices | Range | Arms, value: Value
+) -> InputError:
+    """Name the place in the file that a refused argument of `hrnet` came from."""
+    if isinstance(knob, Arms) and error.key in knob.arms[str(value)]:
+        key = f"vary.{name}.arms.{value}.{error.key}"
+    elif error.key == name:
+        key = f"vary.{name}"
+    elif error.key in base:
+        key = f"base.{error.key}"
+    else:
+        key = f"vary.{name}"
+    return InputError(error.rule, key=key, value=error.value, nearest=error.nearest)

@@ -1,0 +1,429 @@
+"""A study: one YAML file that says what to train, on what, how often, and what to compare.
+
+Everything here is read without torch. `load` is strict: an unknown key, a wrong type or an
+impossible value is refused with file, dotted key, value, rule and the nearest valid name.
+"""
+
+import json
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from .errors import InputError, nearest_name
+from .paper import TABLES
+from .result import METRICS, metric
+from .space import KNOB_TAGS, Space, Strict, Value
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+MIN_INPUT = 32  # pixels: stride of the fourth branch (section 3.1)
+
+Model = TypeVar("Model", bound=Strict)
+Pixels = Annotated[int, Field(ge=MIN_INPUT)]
+Size = Annotated[list[Pixels], Field(min_length=2, max_length=2)]
+
+
+class PoseTask(Strict):
+    """Top-down pose estimation: heatmaps of COCO's 17 keypoints, AP over OKS."""
+
+    kind: Literal["pose"]
+    head: Literal["v1", "v2"] = Field(default="v1", description="Representation head.")
+    loss: Literal["mse", "cross_entropy"] = Field(
+        default="mse",
+        description="mse: the paper's, on Gaussian heatmaps. cross_entropy: a softmax over all "
+        "positions against the same Gaussians; learns in far fewer steps.",
+    )
+    sigma: float = Field(
+        default=2.0, gt=0, description="Spread of the Gaussians, heatmap pixels; 2 in the paper."
+    )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("metrics.ap", "metrics.ap50", "metrics.ap75", "metrics.ar")
+
+
+class SegmentationTask(Strict):
+    """Semantic segmentation: cross-entropy per pixel, mean intersection over union."""
+
+    kind: Literal["segmentation"]
+    head: Literal["v1", "v2"] = Field(default="v2", description="Representation head.")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("metrics.miou", "metrics.pixel_accuracy")
+
+
+class SyntheticPose(Strict):
+    """Drawn people with COCO's keypoints, made from a seed on this machine."""
+
+    kind: Literal["synthetic_pose"]
+    num_train: int = Field(ge=1, description="Training images.")
+    num_val: int = Field(ge=1, description="Validation images.")
+    input_size: Size = Field(description="[height, width] in pixels.")
+    seed: int = Field(default=0, ge=0, description="Seed of the pictures.")
+
+
+class SegmentationFolder(Strict):
+    """A folder of images and label images of the same name, in the CamVid layout."""
+
+    kind: Literal["segmentation_folder"]
+    root: str = Field(min_length=1, description="The data set's folder.")
+    train_images: str = Field(default="train", description="Folder of training images.")
+    train_labels: str = Field(default="trainannot", description="Their label images.")
+    val_images: str = Field(default="val", description="Folder of validation images.")
+    val_labels: str = Field(default="valannot", description="Their label images.")
+    class_names: list[str] = Field(min_length=2, description="Names of labels 0, 1, ...")
+    ignore_label: int = Field(default=255, ge=0, le=255, description="Label left out of all.")
+    crop_size: Size = Field(description="Training crop, [height, width] in pixels.")
+
+
+class Train(Strict):
+    """How each network is trained."""
+
+    steps: int = Field(ge=1, description="Optimiser steps.")
+    batch_size: int = Field(ge=2, description="Images per step.")
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    lr: float = Field(gt=0, description="Largest learning rate.")
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["one_cycle", "poly", "constant"] = Field(
+        default="one_cycle", description="poly: power 0.9, as the paper's segmentation (4.3)."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bfloat16 where the hardware has it."
+    )
+    memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
+        default="auto", description="auto: channels_last, the faster one on CPU and GPU."
+    )
+    evaluations: int = Field(default=5, ge=1, description="Evaluations, evenly spaced, last at end.")
+
+    @model_validator(mode="after")
+    def _enough_steps(self) -> "Train":
+        if self.evaluations > self.steps:
+            rule = f"cannot be more than steps ({self.steps})"
+            raise InputError(rule, key="evaluations", value=self.evaluations)
+        return self
+
+
+class Search(Strict):
+    """Which networks of the space are trained."""
+
+    sampler: Literal["grid"] = Field(default="grid", description="grid: every one.")
+
+
+class Paper(Strict):
+    """The table of the paper that this study repeats."""
+
+    table: str = Field(description="A key of hrnet_search.paper.TABLES.")
+    column: str = Field(description="Its column for this task.")
+
+    @model_validator(mode="after")
+    def _exists(self) -> "Paper":
+        _check_name("table", self.table, TABLES)
+        _check_name("column", self.column, TABLES[self.table].columns)
+        return self
+
+
+class Study(Strict):
+    """One study file."""
+
+    name: str = Field(pattern=NAME_PATTERN, description="Names runs/<name> and reports/<name>.")
+    title: str = Field(default="", description="Headline of the report.")
+    description: str = Field(default="", description="Text at the head of the report.")
+    task: Annotated[PoseTask | SegmentationTask, Field(discriminator="kind")]
+    data: Annotated[SyntheticPose | SegmentationFolder, Field(discriminator="kind")]
+    space: Space = Field(description="A space, or in a file the path of one.")
+    train: Train
+    search: Search = Search()
+    seeds: int = Field(default=3, ge=1, le=1000, description="Trainings of each network.")
+    objectives: list[str] = Field(
+        default=[], max_length=2, description="Metrics to compare by; accuracy first, then cost."
+    )
+    reference: str = Field(default="", description="Arm that others are compared with; last one.")
+    paper: Paper | None = Field(default=None, description="Table to set beside the results.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Study":
+        wanted = "synthetic_pose" if self.task.kind == "pose" else "segmentation_folder"
+        if self.data.kind != wanted:
+            rule = f"task {self.task.kind} needs data of kind {wanted}"
+            raise InputError(rule, key="data.kind", value=self.data.kind)
+        self._check_objectives()
+        arms = [self.space.arm(params) for params in self.arms()]
+        if self.reference and self.reference not in arms:
+            rule = f"must be one of the arms ({', '.join(arms[:10])})"
+            near = nearest_name(self.reference, arms)
+            raise InputError(rule, key="reference", value=self.reference, nearest=near)
+        return self
+
+    def _check_objectives(self) -> None:
+        costs = [key for key in METRICS if key.startswith("profile.")]
+        for place, (key, valid) in enumerate(
+            zip(self.objectives, (self.task.metrics, costs), strict=False)
+        ):
+            try:
+                metric(key)
+            except InputError as error:
+                raise error.within(key=f"objectives.{place}") from None
+            if key not in valid:
+                rule = f"must be one of {', '.join(valid)}"
+                raise InputError(rule, key=f"objectives.{place}", value=key)
+
+    def arms(self) -> list[dict[str, Value]]:
+        """Knob values of each network, in the order of the file."""
+        return self.space.grid()
+
+    @property
+    def accuracy(self) -> str:
+        """Key of the metric that decides."""
+        return self.objectives[0] if self.objectives else self.task.metrics[0]
+
+    @property
+    def cost(self) -> str:
+        """Key of the cost that it is set against."""
+        return self.objectives[1] if len(self.objectives) > 1 else "profile.macs"
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(H, W) that networks are trained and profiled at."""
+        size = self.data.input_size if self.data.kind == "synthetic_pose" else self.data.crop_size
+        return size[0], size[1]
+
+    @property
+    def reference_arm(self) -> str:
+        """The arm that the others are compared with."""
+        return self.reference or self.space.arm(self.arms()[-1])
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """The study of a YAML file.
+
+    Args:
+        path: The file. Relative paths in it are relative to its folder.
+        overrides: Entries "dotted.key=value", the value in YAML. A relative `data.root` among
+            them is relative to the current folder.
+
+    Raises:
+        InputError: The file, or what it says, is not valid.
+    """
+    raw = _read_yaml(path)
+    space_file: Path | None = None
+    if isinstance(raw.get("space"), str):
+        space_file = Path(os.path.normpath(path.parent / raw["space"]))
+        try:
+            raw["space"] = _read_yaml(space_file)
+        except InputError as error:
+            raise InputError(error.rule, file=path, key="space", value=raw["space"]) from None
+    data = raw.get("data")
+    if isinstance(data, dict) and isinstance(data.get("root"), str):
+        data["root"] = str(path.parent / Path(data["root"]).expanduser())
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return _validate(Study, raw, path)
+    except InputError as error:
+        key = error.key
+        given = [override.partition("=")[0] for override in overrides]
+        if any(key == name or key.startswith(f"{name}.") for name in given):
+            raise InputError(
+                error.rule, key=key, value=error.value, file="--set", nearest=error.nearest
+            ) from None
+        if space_file is not None and key.startswith("space."):
+            key = key.removeprefix("space.")
+            raise InputError(
+                error.rule, key=key, value=error.value, file=space_file, nearest=error.nearest
+            ) from None
+        raise
+
+
+def load_space(path: Path) -> Space:
+    """The space of a YAML file.
+
+    Raises:
+        InputError: The file, or what it says, is not valid.
+    """
+    return _validate(Space, _read_yaml(path), path)
+
+
+def load(path: Path) -> Study | Space:
+    """Whatever the file holds: a mapping with `vary` is a space, any other a study."""
+    return load_space(path) if "vary" in _read_yaml(path) else load_study(path)
+
+
+def dump_study(study: Study) -> str:
+    """The study as YAML, complete: every default written out."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with two traps closed: 1e-3 is a number, and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} must be a word; put it in quotes", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = _parse_yaml(path.read_text(encoding="utf-8"), file=path)
+    except FileNotFoundError:
+        near = nearest_name(path.name, _siblings(path))
+        raise InputError("there is no such file", file=path, nearest=near) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", file=path) from None
+    if not isinstance(raw, dict):
+        raise InputError("must be a mapping of keys to values", file=path)
+    return raw
+
+
+def _siblings(path: Path) -> list[str]:
+    folder = path.parent
+    return [p.name for p in folder.iterdir()] if folder.is_dir() else []
+
+
+def _parse_yaml(text: str, *, file: Path | str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"is not valid YAML: {error.problem}{place}", file=file) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"is not valid YAML: {error}", file=file) from None
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError("must be key=value", file="--set", value=override)
+    value = _parse_yaml(text, file="--set")
+    if key == "data.root" and isinstance(value, str):
+        value = str(Path(value).expanduser().absolute())
+    *parents, last = key.split(".")
+    node: Any = raw
+    for parent in parents:
+        node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        raise InputError("is not inside a mapping", file="--set", key=key)
+    node[last] = value
+
+
+def _validate(model: type[Model], raw: Any, file: Path) -> Model:
+    try:
+        # JSON mode: lists stand for sequences, and no other type is converted.
+        return model.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        raise _first_error(model, error, raw).within(file=file) from None
+
+
+def _first_error(model: type[Strict], error: ValidationError, raw: Any) -> InputError:
+    # An unknown key explains a missing one (a typo makes both): say the unknown one.
+    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = errors[0]
+    key = _dotted(first["loc"], raw)
+    context = first.get("ctx", {})
+    inner = context.get("error")
+    if isinstance(inner, InputError):
+        return inner.within(key=key)
+    value = first["input"]
+    if first["type"] == "extra_forbidden":
+        names = _valid_names(model, first["loc"])
+        return InputError("unknown key", key=key, nearest=nearest_name(first["loc"][-1], names))
+    if first["type"] == "missing":
+        return InputError("is missing", key=key)
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _tag_error(key, value, context)
+    rule = _rule(first["msg"])
+    if first["type"] == "literal_error":
+        near = nearest_name(value, re.findall(r"'([^']*)'", context["expected"]))
+        return InputError(rule, key=key, value=value, nearest=near)
+    if first["type"] == "string_pattern_mismatch":
+        rule = "must be letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    return InputError(rule, key=key, value=value)
+
+
+def _tag_error(key: str, value: Any, context: Mapping[str, Any]) -> InputError:
+    if "discriminator" not in context or "kind" not in str(context["discriminator"]):
+        rule = "must be a mapping with choices, with low and high, or with arms"
+        return InputError(rule, key=key, value=value)
+    key = f"{key}.kind"
+    if "tag" not in context:
+        return InputError("is missing", key=key)
+    names = re.findall(r"'([^']*)'", context["expected_tags"])
+    rule = f"must be one of {', '.join(names)}"
+    return InputError(rule, key=key, value=context["tag"], nearest=nearest_name(context["tag"], names))
+
+
+def _rule(message: str) -> str:
+    text = message.replace("Input should be ", "must be ").replace("a valid integer", "a whole number")
+    text = text.replace("a valid boolean", "true or false").replace("a valid string", "text")
+    text = text.replace("a valid list", "a list").replace("a valid ", "a ")
+    text = text.replace("must be an object", "must be a mapping")
+    return re.sub(r"^\w+ should have (at \w+ \d+ \w+) after validation.*", r"must have \1", text)
+
+
+def _dotted(loc: Iterable[int | str], raw: Any) -> str:
+    """The path as a user wrote it: names that pydantic adds for the kind of a union left out."""
+    parts = []
+    steps = list(loc)
+    node = raw
+    for place, step in enumerate(steps):
+        if isinstance(node, dict) and step in node:
+            node = node[str(step)]
+        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+            node = node[step]
+        elif step in KNOB_TAGS or place < len(steps) - 1:
+            continue
+        parts.append(str(step))
+    return ".".join(parts)
+
+
+def _valid_names(model: type[Strict], loc: Sequence[int | str]) -> list[str]:
+    """The keys allowed at the place of an unknown one."""
+    models = [model]
+    for step in loc[:-1]:
+        fields = [m.model_fields[step] for m in models if step in m.model_fields]
+        # A step that is no field is the tag of one model, or an entry of a mapping of them.
+        tagged = [m for m in models if step in _tags(m)]
+        models = [m for field in fields for m in _models_in(field.annotation)] or tagged or models
+    return [name for m in models for name in m.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[Strict]]:
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _tags(model: type[Strict]) -> list[str]:
+    kind = model.model_fields.get("kind")
+    knob = [tag for tag, knob in KNOB_TAGS.items() if knob is model]
+    return knob if kind is None else [*knob, *get_args(kind.annotation)]
+
+
+def _check_name(key: str, value: str, valid: Iterable[str]) -> None:
+    names = list(valid)
+    if value not in names:
+        rule = f"must be one of {', '.join(names)}"
+        raise InputError(rule, key=key, value=value, nearest=nearest_name(value, names))
