@@ -1,0 +1,232 @@
+"""Running a study: Ray Tune executes trials, the ledger decides which and remembers them."""
+
+import contextlib
+import logging
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..files import require_writable, write_json
+from ..study import Study
+from .display import Display
+from .ledger import Ledger, set_aside
+
+PACKAGES = ("torch", "ray", "optuna", "fvcore", "numpy", "pycocotools")
+MAX_IDLE_ROUNDS = 3  # restarts of Ray in which no trial ended, before giving up
+OBJECT_STORE = 100 * 2**20  # bytes; data reaches the trials by memory map, not through Ray
+
+# Read by Ray when it is imported. The first binds every port to 127.0.0.1 (measured with 2.60);
+# the last lets Ctrl-C reach us, not only Tune.
+RAY_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+
+
+class Interrupted(Exception):
+    """The user stopped the study; it can be continued."""
+
+
+def run_study(
+    study: Study, *, out: Path, jobs: int, fresh: bool, command: str, console: Console
+) -> Path:
+    """Run what is missing of a study, and return its folder `out/runs/<study>`.
+
+    Args:
+        study: The study.
+        out: Folder for `runs/`.
+        jobs: Trials at a time.
+        fresh: Start over; the old run is kept beside the new one.
+        command: The command line that repeats this.
+        console: Where progress is shown.
+
+    Raises:
+        InputError: The data or a folder is not as it must be; nothing was changed.
+        Interrupted: Ctrl-C; the ledger holds what was done.
+    """
+    folder = out / "runs" / study.name
+    require_writable(folder, key="--out")
+    if fresh and (kept := set_aside(folder)):
+        console.print(f"The earlier run is kept in {kept}")
+    if not (folder / "study.db").exists():
+        _prepare(study, console)  # data that is missing or broken leaves no folder behind
+    with Ledger(folder, study) as ledger:
+        ledger.plan()
+        ledger.reconcile()
+        total, missing = study.seeds * len(study.arms()), ledger.unfinished()
+        if missing:
+            console.print(f"{study.name}: {missing} of {total} trials to run, {jobs} at a time")
+            _make_ready(ledger, jobs, command, console)
+            with Display(console, study, total=total, done=total - missing) as display:
+                _run_rounds(ledger, display, jobs)
+        else:
+            console.print(f"{study.name}: all {total} trials are done")
+        ledger.write_results()
+    return folder
+
+
+def _make_ready(ledger: Ledger, jobs: int, command: str, console: Console) -> None:
+    """Everything trials share: data in the cache, the environment's record, network costs."""
+    from ..tasks import load_task
+    from ..training import choose_hardware
+
+    study, folder = ledger.study, ledger.folder
+    data = _prepare(study, console)
+    environment = _environment(study, jobs, command)
+    environment |= vars(choose_hardware(study.train))
+    environment["data"] = {"folder": str(data.folder), "checksum": data.checksum}
+    write_json(folder / "environment.json", environment)
+    task = load_task(study, data)
+    _profile(ledger, task.head, task.num_outputs, console)
+
+
+def _prepare(study: Study, console: Console) -> Any:
+    from ..tasks import prepare
+
+    with _progress(console, "Preparing data") as advance:
+        return prepare(study, advance)
+
+
+def _profile(ledger: Ledger, head: str, num_outputs: int, console: Console) -> None:
+    """Measure each network once, on a machine that is not training yet."""
+    from ..profiling import profile
+
+    specs = {spec.key: spec for spec in map(ledger.study.space.arch, ledger.study.arms())}
+    files = {key: ledger.folder / "profiles" / f"{key}.json" for key in specs}
+    todo = [key for key, file in files.items() if not file.exists()]
+    with _progress(console, "Profiling networks") as advance:
+        for done, key in enumerate(todo, start=1):
+            size = ledger.study.input_size
+            costs = profile(specs[key], head=head, num_outputs=num_outputs, input_size=size)
+            write_json(files[key], costs)
+            advance(done, len(todo))
+
+
+@contextlib.contextmanager
+def _progress(console: Console, title: str) -> Iterator[Any]:
+    """A bar that appears with the first piece of work, and goes when it is done."""
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def _run_rounds(ledger: Ledger, display: Display, jobs: int) -> None:
+    """Start Ray, and start it again if it gives up, until every trial has ended."""
+    with _ray(jobs):
+        idle = 0
+        while (before := ledger.unfinished()) and idle < MAX_IDLE_ROUNDS:
+            try:
+                _run_round(ledger, display, jobs)
+            except KeyboardInterrupt:
+                raise Interrupted from None
+            except Exception as error:  # e.g. Ray killed workers to free memory
+                display.say(f"Ray stopped ({type(error).__name__}: {error}); going on")
+            ledger.reconcile()
+            idle = idle + 1 if ledger.unfinished() == before else 0
+    if idle:
+        raise RuntimeError(f"no trial ended in {idle} attempts; see {ledger.folder}/trials")
+
+
+def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
+    """One `Tuner.fit`. Its folder is thrown away: nothing in it is ever read back."""
+    import torch
+    from ray import tune
+
+    from .tuning import LedgerSearch, train_trial
+
+    scratch = ledger.folder / "ray"
+    gpus = torch.cuda.device_count() / jobs
+    resources = {"cpu": 1, "gpu": gpus} if gpus else {"cpu": 1}
+    tuner = tune.Tuner(
+        tune.with_resources(train_trial, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=LedgerSearch(ledger, display),
+            num_samples=-1,
+            max_concurrent_trials=jobs,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(scratch.absolute()), name=f"{time.time_ns()}", verbose=0
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ray(jobs: int) -> Iterator[None]:
+    """A Ray of our own on this machine, gone at the end. SIGTERM counts as Ctrl-C."""
+    os.environ.update(RAY_ENVIRONMENT)
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=jobs,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECT_STORE,
+    )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ray.shutdown()
+
+
+def _environment(study: Study, jobs: int, command: str) -> dict[str, Any]:
+    return {
+        "command": command,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"hrnet-search": metadata.version("hrnet-search")}
+        | {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "jobs": jobs,
+        "threads_per_trial": 1,
+        "git": _git_commit(),
+    }
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """The commit of the current folder, marked if files differ from it; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return None
