@@ -1,0 +1,239 @@
+"""The command line: parse, call one function, print. Heavy imports wait for their command."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from .errors import InputError, nearest_name
+
+DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+EPILOG = """\
+start here:
+  hrnet-search run studies/smoke.yaml              a whole study in under a minute
+  hrnet-search run studies/fusion_ablation.yaml    the paper's Table 12, about six minutes
+
+exit status: 0 done; 1 some trials failed (they are listed); 2 the input was wrong (one line
+says what); 130 interrupted (run the same command again to continue)
+"""
+
+RUN_EPILOG = """\
+examples:
+  hrnet-search run studies/fusion_ablation.yaml
+  hrnet-search run studies/camvid_fusion_ablation.yaml --set data.root=~/data/camvid
+  hrnet-search run studies/fusion_ablation.yaml --set name=longer --set train.steps=2000
+  hrnet-search run studies/fusion_ablation.yaml --jobs 1
+
+A study that exists is continued: what is finished is kept, what was cut off runs again.
+Raising `seeds` adds trials; any other change of the study wants --fresh or another name.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    try:
+        return int(options.command(options, given))
+    except InputError as error:
+        print(f"hrnet-search: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("hrnet-search: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # e.g. piped into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _validate(options: argparse.Namespace, _: list[str]) -> int:
+    from .study import Study, load, load_study
+
+    for file in options.files:
+        checked = load_study(file, options.set) if options.set else load(file)
+        if isinstance(checked, Study):
+            arms = len(checked.arms())
+            what = f"study of {checked.task.kind}, {arms} arms x {checked.seeds} seeds"
+        else:
+            what = f"space of {checked.size} combinations"
+        print(f"{file}: ok, {what}")
+    return DONE
+
+
+def _run(options: argparse.Namespace, given: list[str]) -> int:
+    from rich.console import Console
+
+    from .study import load_study
+
+    study = load_study(options.study, options.set)
+    # Threads of numpy and torch in this process; trials set their own.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from .search.engine import Interrupted, run_study
+
+    console = Console(stderr=True)
+    command = shlex.join(["hrnet-search", *(word for word in given if word != "--fresh")])
+    try:
+        run = run_study(
+            study,
+            out=options.out,
+            jobs=options.jobs,
+            fresh=options.fresh,
+            command=command,
+            console=console,
+        )
+    except Interrupted:
+        console.print("Interrupted. The same command continues the study.", highlight=False)
+        return INTERRUPTED
+    return _finish(run, options.out / "reports" / study.name)
+
+
+def _report(options: argparse.Namespace, _: list[str]) -> int:
+    from .report import write_report
+
+    run = _find_run(options.study, options.out)
+    print(f"Report: {write_report(run, options.out / 'reports' / run.name)}")
+    return DONE
+
+
+def _export(options: argparse.Namespace, _: list[str]) -> int:
+    from .export import export_winner
+
+    run = _find_run(options.study, options.out)
+    winner = export_winner(run, options.out / "reports" / run.name, trial=options.trial)
+    if winner is None:
+        raise InputError("no trial is complete yet", file=run)
+    print(f"Winner: {winner}")
+    return DONE
+
+
+def _finish(run: Path, out: Path) -> int:
+    """Export the winner, write the report, list failures, say where everything is."""
+    from .files import read_json_lines, require_writable
+    from .report import write_report
+
+    require_writable(out, key="--out")
+    results = read_json_lines(run / "results.jsonl")
+    failed = [result for result in results if result["state"] == "failed"]
+    winner = None
+    if len(failed) < len(results):
+        from .export import export_winner
+
+        winner = export_winner(run, out)
+    print(f"Report: {write_report(run, out)}")
+    if winner is not None:
+        print(f"Winner: {winner}  (python {winner / 'example.py'} draws a prediction)")
+    for result in failed:
+        error = result["error"]
+        where = run / "trials" / f"{result['trial']:05d}" / "result.json"
+        print(
+            f"failed: trial {result['trial']} ({result['arm']}, seed {result['seed']}): "
+            f"{error['type']}: {error['message']}  (traceback in {where})",
+            file=sys.stderr,
+        )
+    return FAILED_TRIALS if failed else DONE
+
+
+def _find_run(study: str, out: Path) -> Path:
+    """The folder of a run study, given its file, its name or the folder itself."""
+    from .study import load_study
+
+    path = Path(study)
+    name = load_study(path).name if path.suffix in (".yaml", ".yml") else path.name
+    run = out / "runs" / name
+    if not (run / "study.yaml").exists():
+        known = [p.parent.name for p in (out / "runs").glob("*/study.yaml")]
+        rule = f"has not been run in {out / 'runs'}"
+        raise InputError(rule, key="study", value=study, nearest=nearest_name(name, known))
+    return run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hrnet-search",
+        description="Architecture search and ablation studies for HRNet, from a YAML file to a "
+        "report and a standalone network.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"%(prog)s {metadata.version('hrnet-search')}"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    validate = _command(commands, "validate", "check study and space files, nothing else", _validate)
+    validate.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    _add_set(validate)
+
+    run = _command(commands, "run", "run or continue a study, then report and export", _run, RUN_EPILOG)
+    run.add_argument("study", type=Path, metavar="STUDY", help="the study's YAML file")
+    _add_set(run)
+    run.add_argument(
+        "--jobs", type=_count, default=_cores(), help="trials at a time (default: one per core)"
+    )
+    run.add_argument(
+        "--fresh", action="store_true", help="start over; the earlier run is kept beside it"
+    )
+    _add_out(run)
+
+    report = _command(commands, "report", "write a study's report again", _report)
+    report.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
+    _add_out(report)
+
+    export = _command(commands, "export", "write a trained network as plain PyTorch", _export)
+    export.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
+    export.add_argument("--trial", type=int, help="number of the trial (default: the best)")
+    _add_out(export)
+    return parser
+
+
+def _command(commands, name, summary, function, epilog=None):  # type: ignore[no-untyped-def]
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(command=function)
+    return command
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace one value of the file, e.g. train.steps=1000; may be repeated",
+    )
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder that holds runs/ and reports/ (default: the current one)",
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

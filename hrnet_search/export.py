@@ -1,0 +1,213 @@
+"""The winner of a study as a folder that stands alone: plain PyTorch, weights, an example."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from PIL import Image
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
+
+from .arch import ArchSpec
+from .errors import InputError
+from .files import read_json, write_json
+from .model import build
+from .result import METRICS, Result
+from .study import Study, load_study
+from .tasks import load_task
+from .tasks.base import Task, normalise
+from .tasks.cache import Prepared
+
+PACKAGE = Path(__file__).parent
+# Copied as they are: the network's source imports torch and the standard library alone.
+SOURCES = ("arch.py", "errors.py", "model/*.py")
+
+_VERIFY = """
+import sys, torch
+sys.modules["hrnet_search"] = None  # any import of it fails from here on
+sys.path.insert(0, sys.argv[1])
+from safetensors.torch import load_file
+from network import load_network
+expected = load_file(sys.argv[2])
+with torch.inference_mode():
+    output = load_network(sys.argv[1])(expected["input"])
+if not torch.equal(output, expected["output"]):
+    sys.exit(f"outputs differ by up to {(output - expected['output']).abs().max().item():g}")
+"""
+
+
+def choose_winner(results: Sequence[Result], key: str) -> Result | None:
+    """The best seed of the arm with the best mean, among the arms trained with most seeds.
+
+    Args:
+        results: Results of one study.
+        key: The metric that decides.
+    """
+    arms: dict[str, list[tuple[float, Result]]] = {}
+    for result in results:
+        value = result.value(key)
+        if result.state == "complete" and value is not None:
+            arms.setdefault(result.arm, []).append((value, result))
+    if not arms:
+        return None
+    most = max(len(entries) for entries in arms.values())
+    full = [entries for entries in arms.values() if len(entries) == most]
+    best = max(full, key=lambda entries: fmean(value for value, _ in entries))
+    return max(best, key=lambda entry: entry[0])[1]
+
+
+def export_winner(run: Path, out: Path, *, trial: int | None = None) -> Path | None:
+    """Write `out/winner` from the best trial of `run`, and check it in a clean process.
+
+    Args:
+        run: `runs/<study>`.
+        out: `reports/<study>`.
+        trial: Export this trial instead of the best one.
+
+    Returns:
+        The folder, or None if no trial is complete.
+
+    Raises:
+        InputError: There is no such trial, or it did not complete.
+        RuntimeError: The exported network does not give the same outputs.
+    """
+    study = load_study(run / "study.yaml")
+    result = _pick(run, study, trial)
+    folder = out / "winner"
+    if result is None or _source(folder) == _provenance(result):
+        return folder if result else None
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out, prefix=".winner-"))
+    try:
+        temporary.chmod(0o755)
+        _fill(temporary, run, study, result)
+        _replace(folder, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _pick(run: Path, study: Study, trial: int | None) -> Result | None:
+    files = sorted((run / "trials").glob("*/result.json"))
+    results = [Result.read(file) for file in files]
+    if trial is None:
+        return choose_winner(results, study.accuracy)
+    for result in results:
+        if result.trial == trial and result.state == "complete":
+            return result
+    complete = ", ".join(str(r.trial) for r in results if r.state == "complete")
+    rule = f"is not a complete trial of this study (those are {complete or 'none'})"
+    raise InputError(rule, file=run, key="--trial", value=trial)
+
+
+def _fill(folder: Path, run: Path, study: Study, result: Result) -> None:
+    prepared = result.environment["data"]
+    task = load_task(study, Prepared(Path(prepared["folder"]), prepared["checksum"]))
+    weights = (run / "trials" / f"{result.trial:05d}" / "weights.safetensors").read_bytes()
+    model = build(ArchSpec.from_dict(result.arch), head=task.head, num_outputs=task.num_outputs)
+    model.load_state_dict(load(weights))
+    network = {
+        "arch": result.arch,
+        "head": task.head,
+        "num_outputs": task.num_outputs,
+        "source": _provenance(result),
+    }
+    write_json(folder / "arch.json", network)
+    write_json(folder / "preprocess.json", task.preprocessing())
+    (folder / "weights.safetensors").write_bytes(weights)
+    Image.fromarray(task.sample()).save(folder / "sample.png")
+    _copy_sources(folder / "network")
+    shutil.copy(PACKAGE / "templates" / f"example_{study.task.kind}.py", folder / "example.py")
+    (folder / "README.md").write_text(_card(study, result))
+    _verify(folder, model.eval(), task)
+
+
+def _copy_sources(folder: Path) -> None:
+    for pattern in SOURCES:
+        for file in PACKAGE.glob(pattern):
+            target = folder / file.relative_to(PACKAGE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    shutil.copy(PACKAGE / "templates" / "network.py", folder / "__init__.py")
+
+
+def _verify(folder: Path, model: nn.Module, task: Task) -> None:
+    """Compare outputs bit for bit in a process that cannot import this package."""
+    image = normalise(task.sample()[None]).contiguous()  # the layout that a file keeps
+    with torch.inference_mode():
+        output: Tensor = model(image)
+    with tempfile.TemporaryDirectory() as scratch:
+        expected = Path(scratch) / "expected.safetensors"
+        save_file({"input": image, "output": output.contiguous()}, expected)
+        command = [sys.executable, "-I", "-B", "-W", "ignore", "-c", _VERIFY, str(folder), str(expected)]
+        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | threads
+        )
+    if done.returncode:
+        raise RuntimeError(f"the exported network is not the trained one: {done.stderr.strip()}")
+
+
+def _provenance(result: Result) -> dict[str, str | int]:
+    return {
+        "study": result.study,
+        "trial": result.trial,
+        "seed": result.seed,
+        "started": result.started,
+        "version": metadata.version("hrnet-search"),
+    }
+
+
+def _source(folder: Path) -> object:
+    """The provenance of what is exported there now, if anything is."""
+    file = folder / "arch.json"
+    return read_json(file)["source"] if file.exists() else None
+
+
+def _replace(folder: Path, temporary: Path) -> None:
+    """Put a finished folder in place; the old one is gone only when the new one is there."""
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".old-"))
+    if folder.exists():
+        folder.rename(old / "winner")
+    temporary.rename(folder)
+    shutil.rmtree(old)
+
+
+def _card(study: Study, result: Result) -> str:
+    """README of the folder: what it is, what it scored and cost, how to use it."""
+    rows = [(METRICS[f"metrics.{name}"], value) for name, value in result.metrics.items()]
+    rows += [(METRICS[f"profile.{name}"], value) for name, value in result.profile.items()]
+    table = "\n".join(f"| {m.title} | {m.show(value)} |" for m, value in rows)
+    versions = ", ".join(f"{k} {v}" for k, v in result.environment["versions"].items())
+    height, width = study.input_size
+    return f"""# {study.name}: the winning network
+
+An HRNet for {study.task.kind}, arm `{result.arm}`, trained in trial {result.trial} (seed
+{result.seed}) of the study `{study.name}` at {height}x{width} pixels.
+
+| figure | value |
+|---|---|
+{table}
+
+Use it (needs torch, safetensors and pillow, nothing else):
+
+    python example.py               # draws prediction.png from sample.png
+    python example.py IMAGE         # or from a picture of yours
+
+In code: `from network import load_network; net = load_network(".")`. `arch.json` is the whole
+architecture, `preprocess.json` says how to normalise an image and what the outputs mean,
+`network/` is the source (it imports torch alone). `net.body` returns feature maps and states
+their `channels` and `strides`.
+
+Loaded in a process without hrnet-search, this folder gave the trained network's outputs bit for
+bit on `sample.png`. Trained with {versions}.
+Architecture: `{json.dumps(result.params)}`.
+"""

@@ -1,0 +1,24 @@
+"""The exported network. Imports torch and the standard library; weights come as safetensors."""
+
+import json
+from pathlib import Path
+
+from .arch import ArchSpec
+from .model import Network, build
+
+
+def load_network(folder: str | Path, *, weights: bool = True) -> Network:
+    """The network of an exported folder, in evaluation mode.
+
+    Args:
+        folder: Where `arch.json` and `weights.safetensors` are.
+        weights: False for the bare network, without reading the weights.
+    """
+    description = json.loads((Path(folder) / "arch.json").read_text())
+    spec = ArchSpec.from_dict(description["arch"])
+    net = build(spec, head=description["head"], num_outputs=description["num_outputs"])
+    if weights:
+        from safetensors.torch import load_file
+
+        net.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
+    return net.eval()
