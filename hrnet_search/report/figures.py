@@ -1,0 +1,252 @@
+"""The report's figures: `..._data` computes what is drawn, `..._figure` draws it.
+
+Colours of text and grid come from the page, which knows whether it is light or dark.
+"""
+
+import html
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..arch import ArchSpec
+from ..result import METRICS, Metric, Result, metric
+from ..stats import mean_and_deviation
+from .frame import Arm, Run
+from .tables import TIMES, count, tick
+
+# Okabe and Ito's palette for all kinds of colour vision, without the black and the yellow that
+# vanish on a dark or a light page; grey in their place.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#888888")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+MAX_NAMED = 12  # arms in a legend and among the learning curves
+LOG_RATIO = 10  # costs further apart than this are drawn on a logarithmic axis
+HOVER_COSTS = ("profile.params", "profile.macs", "profile.latency")
+NEUTRAL = "#888888"  # readable on both pages
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an arm is drawn, alike in every figure."""
+
+    colour: str
+    symbol: str
+    dash: str
+
+
+def styles(run: Run) -> dict[str, Style]:
+    """Arm -> its style; colours repeat after seven arms, with another symbol and dash."""
+    found = {}
+    for place, arm in enumerate(run.arms):
+        again, colour = divmod(place, len(COLOURS))
+        again %= len(SYMBOLS)
+        found[arm.name] = Style(COLOURS[colour], SYMBOLS[again], DASHES[again])
+    return found
+
+
+def pareto_data(run: Run) -> pd.DataFrame:
+    """Mean cost, mean metric and its deviation of each arm that has both, and is it on the front?
+
+    The front holds the arms that no other arm beats in one of the two and equals in the other.
+    """
+    cost, accuracy = run.study.cost, run.study.accuracy
+    rows = []
+    for arm in run.arms:
+        costs, values = arm.values(cost), arm.values(accuracy)
+        if costs and values:
+            mean, deviation = mean_and_deviation(values.values())
+            x, _ = mean_and_deviation(costs.values())
+            rows.append((arm.name, x, mean, deviation, len(values)))
+    frame = pd.DataFrame(rows, columns=["arm", "cost", "mean", "deviation", "seeds"])
+    signs = [1 if metric(key).direction == "minimize" else -1 for key in (cost, accuracy)]
+    frame["front"] = _front(frame["cost"] * signs[0], frame["mean"] * signs[1])
+    return frame
+
+
+def _front(first: Iterable[float], second: Iterable[float]) -> list[bool]:
+    """For each point: is there none that is as low in both and lower in one?"""
+    points = list(zip(first, second, strict=True))
+    return [not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points) for p in points]
+
+
+def pareto_figure(run: Run) -> go.Figure | None:
+    """The metric against the cost; None if nothing was measured."""
+    data = pareto_data(run)
+    if data.empty:
+        return None
+    x, y = metric(run.study.cost), metric(run.study.accuracy)
+    figure = _figure(x.title, y.title, named=len(run.arms) <= MAX_NAMED)
+    figure.add_trace(_front_trace(data, x, y))
+    style = styles(run)
+    for arm in run.arms:
+        figure.add_traces(_arm_points(arm, data[data["arm"] == arm.name], style[arm.name], x, y))
+    if data["cost"].min() > 0 and data["cost"].max() / data["cost"].min() > LOG_RATIO:
+        figure.update_xaxes(type="log")
+    return figure
+
+
+def _front_trace(data: pd.DataFrame, x: Metric, y: Metric) -> go.Scatter:
+    front = data[data["front"]].sort_values("cost")
+    return go.Scatter(
+        x=list(front["cost"] * x.scale),
+        y=list(front["mean"] * y.scale),
+        mode="lines",
+        name="Pareto front",
+        line={"shape": "hv", "color": NEUTRAL, "width": 1.5, "dash": "dot"},
+        hoverinfo="skip",
+    )
+
+
+def _arm_points(
+    arm: Arm, data: pd.DataFrame, style: Style, x: Metric, y: Metric
+) -> list[go.Scatter]:
+    """One arm: a small point for each seed, a large one for the mean."""
+    common: dict[str, Any] = {"mode": "markers", "legendgroup": escape(arm.name)}
+    common |= {"name": escape(arm.name), "hoverinfo": "text"}
+    costs, values = arm.values(x.key), arm.values(y.key)
+    measured = [r for r in arm.results if r.seed in costs and r.seed in values]
+    small = go.Scatter(
+        x=[costs[r.seed] * x.scale for r in measured],
+        y=[values[r.seed] * y.scale for r in measured],
+        hovertext=[_hover(arm, y, [r], f"seed {r.seed}") for r in measured],
+        marker={"color": style.colour, "symbol": style.symbol, "size": 6, "opacity": 0.5},
+        showlegend=False,
+        **common,
+    )
+    large = go.Scatter(
+        x=list(data["cost"] * x.scale),
+        y=list(data["mean"] * y.scale),
+        error_y={"array": list(data["deviation"] * y.scale), "color": style.colour, "width": 5},
+        hovertext=[_hover(arm, y, measured, f"mean of {count(n, 'seed')}") for n in data["seeds"]],
+        marker={"color": style.colour, "symbol": style.symbol, "size": 13},
+        **common,
+    )
+    return [small, large]
+
+
+def _hover(arm: Arm, accuracy: Metric, results: list[Result], which: str) -> str:
+    lines = [f"<b>{escape(arm.name)}</b>, {which}"]
+    for shown in (accuracy, *(METRICS[cost] for cost in HOVER_COSTS)):
+        found = [v for v in (result.value(shown.key) for result in results) if v is not None]
+        mean = mean_and_deviation(found)[0] if found else None
+        lines.append(f"{escape(shown.title)}: {shown.show(mean)}")
+    return "<br>".join([*lines, *describe(arm.arch)])
+
+
+def describe(arch: ArchSpec) -> list[str]:
+    """A network in one line per stage: modules, blocks, widths, and which modules fuse."""
+    bottlenecks = count(arch.stage1_blocks, "bottleneck")
+    lines = [f"stem: width {arch.stem_channels}"]
+    lines.append(f"stage 1: {bottlenecks}, width {arch.stage1_channels}")
+    for number, stage in enumerate(arch.stages, start=2):
+        blocks = sorted(set(stage.num_blocks))
+        each = str(blocks[0]) if len(blocks) == 1 else "/".join(map(str, stage.num_blocks))
+        widths = "/".join(map(str, stage.num_channels))
+        fusions = "".join(tick(fused) for fused in stage.fusions)
+        size = f"{count(stage.num_modules, 'module')} {TIMES} {each} blocks, widths {widths}"
+        lines.append(f"stage {number}: {size}, fusion {fusions}")
+    return lines
+
+
+def curves_data(run: Run, name: str) -> pd.DataFrame:
+    """Arm, seed, step, value: what `name` measured in the history of every complete trial."""
+    rows = [
+        (result.arm, result.seed, point["step"], point[name])
+        for result in run.results
+        if result.state == "complete"
+        for point in result.history
+        if math.isfinite(point.get(name, math.nan))
+    ]
+    return pd.DataFrame(rows, columns=["arm", "seed", "step", "value"])
+
+
+def curves_figure(run: Run, name: str, title: str, scale: float = 1.0) -> go.Figure | None:
+    """Thin lines for seeds and a thick one for their mean; None if nothing was measured."""
+    data = curves_data(run, name)
+    data["value"] *= scale
+    if data.empty:
+        return None
+    figure = _figure("Step", title)
+    figure.update_xaxes(rangemode="tozero")
+    style = styles(run)
+    for arm in named_arms(run):
+        figure.add_traces(_arm_curves(arm.name, data[data["arm"] == arm.name], style[arm.name]))
+    return figure
+
+
+def named_arms(run: Run) -> list[Arm]:
+    """The arms that figures with lines show: all, or of many the best and the reference."""
+    if len(run.arms) <= MAX_NAMED:
+        return list(run.arms)
+    sign = -1 if metric(run.study.accuracy).direction == "maximize" else 1
+    means = {
+        arm.name: sign * mean_and_deviation(values.values())[0]
+        for arm in run.arms
+        if (values := arm.values(run.study.accuracy))
+    }
+    best = sorted(means, key=lambda name: means[name])[: MAX_NAMED - 1]
+    return [arm for arm in run.arms if arm.name in best or arm is run.reference]
+
+
+def _arm_curves(name: str, data: pd.DataFrame, style: Style) -> list[go.Scatter]:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for _, seed in data.groupby("seed"):
+        # A gap between seeds lets one trace draw all of them.
+        x += [*seed["step"], None]
+        y += [*seed["value"], None]
+    mean = _mean_curve(data)
+    common: dict[str, Any] = {"mode": "lines", "name": escape(name), "legendgroup": escape(name)}
+    line = {"color": style.colour, "dash": style.dash}
+    thin = go.Scatter(
+        x=x,
+        y=y,
+        line=line | {"width": 1},
+        opacity=0.55,
+        showlegend=False,
+        hoverinfo="skip",
+        **common,
+    )
+    thick = go.Scatter(
+        x=list(mean.index),
+        y=list(mean),
+        line=line | {"width": 2.5},
+        # The name is looked up, not pasted: a template would read "%{...}" in it.
+        hovertemplate="%{fullData.name}<br>step %{x}: %{y:.3g}<extra></extra>",
+        **common,
+    )
+    return [thin, thick]
+
+
+def _mean_curve(data: pd.DataFrame) -> pd.Series:
+    """Step -> mean, at the steps that every seed has."""
+    steps = data.groupby("step")["value"]
+    return steps.mean()[steps.count() == data["seed"].nunique()]
+
+
+def escape(text: str) -> str:
+    """A name as Plotly shows it; it takes some HTML for markup."""
+    return html.escape(" ".join(text.split()), quote=False)
+
+
+def _figure(x: str, y: str, *, named: bool = True) -> go.Figure:
+    axis = {"zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": NEUTRAL}
+    return go.Figure(
+        layout={
+            "template": "none",
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"size": 13},
+            "margin": {"l": 8, "r": 24, "t": 8, "b": 8},
+            "height": 420,
+            "showlegend": named,
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+            "hoverlabel": {"align": "left", "namelength": -1},
+            "xaxis": axis | {"title": {"text": escape(x)}},
+            "yaxis": axis | {"title": {"text": escape(y)}},
+        }
+    )

@@ -1,0 +1,129 @@
+"""A run as its report reads it: the study, and the record of each arm and seed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..arch import ArchSpec
+from ..files import read_json, read_json_lines
+from ..paper import TABLES, Table
+from ..result import METRICS, Result
+from ..study import Study, load_study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One network of the study.
+
+    Args:
+        name: As the space writes it.
+        arguments: All arguments of `hrnet`.
+        arch: The network they make.
+        results: Its trials so far, complete and failed, by seed.
+        paper: The paper's figure for it, a fraction, or None.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    arch: ArchSpec
+    results: tuple[Result, ...]
+    paper: float | None
+
+    def values(self, key: str) -> dict[int, float]:
+        """Seed -> the number under a key of `METRICS`, where it was measured."""
+        found = {result.seed: result.value(key) for result in self.results}
+        return {s: v for s, v in found.items() if v is not None and math.isfinite(v)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What `runs/<study>/` holds.
+
+    Args:
+        study: What was planned.
+        arms: Every network of the plan, in its order, with or without results.
+        environment: Command, versions, machine, data; empty if it was not written.
+        strays: Number of records that belong to no arm of the plan.
+    """
+
+    study: Study
+    arms: tuple[Arm, ...]
+    environment: dict[str, Any]
+    strays: int
+
+    @property
+    def planned(self) -> int:
+        return len(self.arms) * self.study.seeds
+
+    @property
+    def results(self) -> list[Result]:
+        """All trials of the plan's arms, by number."""
+        found = [result for arm in self.arms for result in arm.results]
+        return sorted(found, key=lambda result: result.trial)
+
+    @property
+    def reference(self) -> Arm:
+        return next(arm for arm in self.arms if arm.name == self.study.reference_arm)
+
+
+def read_run(folder: Path) -> Run:
+    """The run of a folder; of several records of one arm and seed the last counts.
+
+    Raises:
+        InputError: The study is missing or not valid.
+    """
+    study = load_study(folder / "study.yaml")
+    records = [Result.from_dict(data) for data in read_json_lines(folder / "results.jsonl")]
+    latest = {(record.arm, record.seed): record for record in records}
+    arms = tuple(_arm(study, params, list(latest.values())) for params in study.arms())
+    environment = folder / "environment.json"
+    return Run(
+        study=study,
+        arms=arms,
+        environment=read_json(environment) if environment.exists() else {},
+        strays=len(latest) - sum(len(arm.results) for arm in arms),
+    )
+
+
+def paper_table(study: Study) -> Table | None:
+    """The paper's table, if the study names one whose column is the study's main metric."""
+    if study.paper is None:
+        return None
+    table = TABLES[study.paper.table]
+    return table if table.columns[study.paper.column][0] == study.accuracy else None
+
+
+def results_frame(run: Run) -> pd.DataFrame:
+    """One row per trial in the units of the records; a column per knob, cost and metric."""
+    columns = ["study", "trial", "state", "arm", "seed", "key"]
+    columns += [f"params.{name}" for name in run.study.space.vary]
+    columns += [key for key in METRICS if any(r.value(key) is not None for r in run.results)]
+    columns += ["seconds", "attempt", "started", "error.type", "error.message"]
+    return pd.DataFrame([_flat(result) for result in run.results], columns=columns)
+
+
+def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
+    name = study.space.arm(params)
+    arguments = study.space.arguments(params)
+    table = paper_table(study)
+    row = table.row(arguments) if table else None
+    own = sorted((r for r in results if r.arm == name), key=lambda result: result.seed)
+    return Arm(
+        name=name,
+        arguments=arguments,
+        arch=study.space.arch(params),
+        results=tuple(own),
+        paper=row.values.get(study.paper.column) if row and study.paper else None,
+    )
+
+
+def _flat(result: Result) -> dict[str, Any]:
+    """A record with its mappings spread out under dotted names."""
+    data = result.to_dict()
+    groups = {name: data[name] or {} for name in ("params", "profile", "metrics", "error")}
+    spread = {f"{g}.{name}": value for g, group in groups.items() for name, value in group.items()}
+    return data | spread

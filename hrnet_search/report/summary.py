@@ -1,0 +1,125 @@
+"""The summary of a run in plain sentences, every one of them made from its numbers."""
+
+import itertools
+from collections import Counter
+
+from ..result import metric
+from ..stats import Verdict, mean_and_deviation
+from ..study import Study
+from .frame import Arm, Run, paper_table
+from .tables import TIMES, compare_arms, count, interval, pairs_data, signed, with_deviation
+
+
+def summary(run: Run) -> str:
+    """What was trained, how often, where; the best arm; what became of the paper's order."""
+    parts = [_what(run), _how_often(run), _where(run), _best(run), _order(run), _differences(run)]
+    return " ".join(part for part in parts if part)
+
+
+def progress(run: Run) -> str:
+    """As in "6 of 9 trials complete, 1 failed"."""
+    states = Counter(result.state for result in run.results)
+    failed = f", {states['failed']} failed" if states["failed"] else ""
+    return f"{states['complete']} of {run.planned} trials complete{failed}"
+
+
+def data_words(study: Study) -> str:
+    """What the study trains and measures on."""
+    height, width = study.input_size
+    size = f"{height} {TIMES} {width} pixels (height {TIMES} width)"
+    if study.data.kind == "synthetic_pose":
+        train, val = study.data.num_train, study.data.num_val
+        return f"{train} drawn images of {size}, with {val} more for validation"
+    return f"a folder of labelled images, in crops of {size}"
+
+
+def _what(run: Run) -> str:
+    study = run.study
+    task = {"pose": "pose estimation", "segmentation": "semantic segmentation"}[study.task.kind]
+    steps = f"{study.train.steps} steps of {study.train.batch_size} images"
+    networks = count(len(run.arms), "network")
+    return f"{networks} for {task}, trained for {steps} on {data_words(study)}."
+
+
+def _how_often(run: Run) -> str:
+    each = f"Each is trained with {count(run.study.seeds, 'seed')}: {progress(run)}"
+    missing = run.planned - len(run.results)
+    return f"{each}, {missing} not finished yet." if missing > 0 else f"{each}."
+
+
+def _where(run: Run) -> str:
+    found = run.environment
+    parts = [found[name] for name in ("device", "cpu", "precision") if found.get(name)]
+    if found.get("threads_per_trial"):
+        parts.append(f"{count(found['threads_per_trial'], 'thread')} per trial")
+    return f"Trained on: {', '.join(map(str, parts))}." if parts else ""
+
+
+def _best(run: Run) -> str:
+    ranked = _ranked(run)
+    shown = metric(run.study.accuracy)
+    if not ranked:
+        return f"No trial has measured {shown.label} yet, so there is nothing to compare."
+    values = ranked[0].values(shown.key)
+    numbers = with_deviation(shown, *mean_and_deviation(values.values()), len(values))
+    best = f"The best mean {shown.label} is {numbers.rpartition(' (')[0]}"
+    best += f" over {count(len(values), 'seed')}, by {ranked[0].name}"
+    if len(ranked) == 1:
+        return f"{best}; no other arm has results."
+    lead = compare_arms(run, ranked[0], ranked[1])
+    if lead.low is None:
+        return f"{best}; too few seeds to tell its lead over {ranked[1].name} from chance."
+    tells = "include" if lead.verdict == "not shown" else "exclude"
+    limits = interval(shown, lead.low, lead.high)
+    over = f"{best}; its lead over {ranked[1].name} is {signed(shown, lead.difference)}"
+    return f"{over}, with a 95 % interval of {limits} that {tells}s zero."
+
+
+def _order(run: Run) -> str:
+    if run.study.paper is None:
+        return ""
+    table = paper_table(run.study)
+    if table is None:
+        label = metric(run.study.accuracy).label
+        return f"The paper's column is not {label}, so none of its figures is set beside ours."
+    ours = {a.name: _mean(run, a) for a in _ranked(run) if a.paper is not None}
+    if len(ours) < 2:
+        return "Too few arms of the paper's table have results to check its order."
+    # In the paper's order to begin with, so that arms of equal mean stand alike in both chains.
+    theirs = {a.name: a.paper for a in run.arms if a.name in ours and a.paper is not None}
+    there = _chain(theirs)
+    here = _chain({name: ours[name] for name in sorted(theirs, key=lambda name: theirs[name])})
+    if here == there:
+        return f"The means are in the paper's order ({there})."
+    return f"The means are not in the paper's order: {here} here, {there} there."
+
+
+def _chain(values: dict[str, float]) -> str:
+    """As in "a < b = c"."""
+    names = sorted(values, key=lambda name: values[name])
+    text = names[0]
+    for low, high in itertools.pairwise(names):
+        text += f" {'=' if values[low] == values[high] else '<'} {high}"
+    return text
+
+
+def _differences(run: Run) -> str:
+    verdicts = Counter(c.verdict for _, _, c in pairs_data(run) if c.paper and c.n)
+    total = sum(verdicts.values())
+    if not total:
+        return ""
+    order: tuple[Verdict, ...] = ("reproduced", "not shown", "contradicted", "too few seeds")
+    parts = [f"{verdicts[v]} {v}" for v in order if verdicts[v]]
+    return f"Of {count(total, 'difference')} between arms of the paper's table: {', '.join(parts)}."
+
+
+def _ranked(run: Run) -> list[Arm]:
+    """The arms that were measured, best mean first."""
+    shown = metric(run.study.accuracy)
+    measured = [arm for arm in run.arms if arm.values(shown.key)]
+    descending = shown.direction == "maximize"
+    return sorted(measured, key=lambda arm: _mean(run, arm), reverse=descending)
+
+
+def _mean(run: Run, arm: Arm) -> float:
+    return mean_and_deviation(arm.values(run.study.accuracy).values())[0]

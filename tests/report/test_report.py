@@ -1,0 +1,414 @@
+"""Reports of runs made up here; expected numbers are worked out apart from the package."""
+
+import csv
+import importlib.util
+import json
+import re
+import shutil
+import statistics
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+import yaml
+from plotly.offline import get_plotlyjs
+from scipy import stats
+
+from hrnet_search.report import write_report
+from hrnet_search.report.figures import named_arms, pareto_data, styles
+from hrnet_search.report.frame import read_run
+from hrnet_search.result import Result
+from hrnet_search.study import load_study
+
+TABLE12 = {
+    "final": {"final": True, "across": False, "within": False},
+    "+across": {"final": True, "across": True, "within": False},
+    "+within": {"final": True, "across": True, "within": True},
+}
+AP = {"final": [0.31, 0.33, 0.30], "+across": [0.33, 0.34, 0.325], "+within": [0.37, 0.36, 0.365]}
+HOSTILE = {
+    "<script>alert(1)</script>": {"within": True},
+    'a|b\nc,"d" <b>x</b> %{y} </script>': {"within": False},
+    "=1+1 `*_[x](javascript:alert(1))": {"across": False},
+}
+
+
+PLOTLY = "/* 4.8 MB of plotly.js */"
+
+
+@pytest.fixture(autouse=True)
+def small_pages(request, monkeypatch):
+    """Pages without Plotly's code, which takes most of the time; a browser gets the real one."""
+    if request.node.get_closest_marker("browser") is None:
+        monkeypatch.setattr("hrnet_search.report.page.get_plotlyjs", lambda: PLOTLY)
+
+
+def make_run(folder, arms=TABLE12, values=AP, *, history=True, environment=True, **study):
+    """A run folder; `values` holds for each arm its AP by seed, None for a failed trial."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "name": "made_up",
+        "task": {"kind": "pose", "loss": "cross_entropy"},
+        "data": {"kind": "synthetic_pose", "num_train": 64, "num_val": 8, "input_size": [64, 32]},
+        "space": {
+            "base": {"width": 8, "num_modules": [1, 2, 2], "num_blocks": 2, "stage1_blocks": 1},
+            "vary": {"fusion": {"arms": arms}},
+        },
+        "train": {"steps": 20, "batch_size": 4, "lr": 0.001},
+        "seeds": 3,
+        **study,
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    plan = load_study(folder / "study.yaml")
+    lines = []
+    for place, params in enumerate(plan.arms()):
+        for seed, value in enumerate(values.get(plan.space.arm(params), [])):
+            record = make_result(plan, params, place, seed, value, trial=len(lines))
+            if not history:
+                record["history"] = []
+            lines.append(json.dumps(record) + "\n")
+    (folder / "results.jsonl").write_text("".join(lines))
+    if environment:
+        record = {
+            "command": "hrnet-search run studies/made_up.yaml --set seeds=3",
+            "versions": {"torch": "9.8.7"},
+            "device": "cpu",
+            "precision": "float32",
+            "threads_per_trial": 1,
+            "data": {"checksum": "0123abcd"},
+            "git": None,
+        }
+        (folder / "environment.json").write_text(json.dumps(record))
+    return folder
+
+
+def make_result(study, params, place, seed, value, *, trial):
+    arch = study.space.arch(params)
+    failed = value is None
+    history = [
+        {"step": step, "loss": 1 / step, "ap": (value or 0) * step / 20} for step in (10, 20)
+    ]
+    return Result(
+        study=study.name,
+        trial=trial,
+        state="failed" if failed else "complete",
+        arm=study.space.arm(params),
+        params=params,
+        seed=seed,
+        key=arch.key,
+        arch=arch.to_dict(),
+        profile={"params": 1e5 + place, "macs": 2e7 + 1e6 * place, "latency": 0.004},
+        metrics={} if failed else {"ap": value, "ap50": min(1.0, value * 2)},
+        history=[{"step": 5, "loss": 3.0}, *history],
+        seconds=12.34,
+        attempt=1,
+        started="2026-01-02T03:04:05+00:00",
+        error={"type": "Diverged", "message": "the <b>loss</b> is nan"} if failed else None,
+    ).to_dict()
+
+
+def report(tmp_path, **run):
+    return write_report(make_run(tmp_path / "run", **run), tmp_path / "out").read_text()
+
+
+PAPER = {"paper": {"table": "table12", "column": "pose_ap"}}
+
+
+class Page(HTMLParser):
+    """The tags of a page, the addresses they name, and the text outside scripts and styles."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.addresses, self.parts, self.hidden = [], [], [], 0
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        self.hidden += tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.hidden -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        self.parts += [] if self.hidden else [data]
+
+
+def text_of(page):
+    """What a reader sees, in single spaces."""
+    return " ".join("".join(Page(page).parts).split())
+
+
+def test_table_csv_holds_the_numbers(tmp_path):
+    report(tmp_path, **PAPER)
+    table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("arm")
+    assert list(table.index) == ["final", "+across", "+within"]
+    assert list(table["fusion_units"]) == [1, 3, 5]
+    for arm, row in table.iterrows():
+        assert row["metrics.ap"] == pytest.approx(statistics.mean(AP[arm]))
+        assert row["metrics.ap.deviation"] == pytest.approx(statistics.stdev(AP[arm]))
+        assert row["seeds"] == 3
+    for arm, paper in (("final", 0.708), ("+across", 0.719)):
+        limits = stats.ttest_rel(AP[arm], AP["+within"]).confidence_interval(0.95)
+        row = table.loc[arm]
+        assert (row["low"], row["high"]) == pytest.approx((limits.low, limits.high))
+        assert row["paper"] == paper
+        assert row["paper_difference"] == pytest.approx(paper - 0.734)
+        assert row["verdict"] == ("reproduced" if limits.high < 0 else "not shown")
+    assert table.loc["+within", "verdict"] == "reference"
+    assert list(table["profile.macs"]) == [2e7, 2.1e7, 2.2e7]
+    assert list(table["within"]) == [False, False, True]
+
+
+def test_results_csv_reads_back(tmp_path):
+    report(tmp_path, **PAPER)
+    frame = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert len(frame) == 9
+    again = {arm: list(rows["metrics.ap"]) for arm, rows in frame.groupby("arm", sort=False)}
+    assert again == AP
+    assert list(frame["params.fusion"]) == list(frame["arm"])
+    assert set(frame["state"]) == {"complete"}
+    assert list(frame["seed"]) == [0, 1, 2] * 3
+
+
+def test_the_page_says_what_was_done(tmp_path):
+    text = text_of(report(tmp_path, title="A headline", description="Some words.", **PAPER))
+    for words in (
+        "A headline",
+        "Some words.",
+        "9 of 9 trials complete",
+        "3 networks for pose estimation",
+        "The best mean AP is 36.5 ± 0.5 over 3 seeds, by +within",
+        "The means are in the paper's order (final < +across < +within).",
+        "HRNetV1-W32, COCO val2017, 256x192, from scratch",
+        "hrnet-search run studies/made_up.yaml --set seeds=3",
+        "cross_entropy",
+        "float32",
+        "0123abcd",
+        "9.8.7",
+        "not corrected for the number of comparisons (3 here)",
+    ):
+        assert words in text, words
+    assert "winner" not in text
+
+
+def test_another_order_is_not_called_the_papers(tmp_path):
+    values = {"final": [0.5, 0.51], "+across": [0.3, 0.3], "+within": [0.4, 0.41]}
+    text = text_of(report(tmp_path, values=values, **PAPER))
+    expected = "not in the paper's order: +across < +within < final here, final < +across"
+    assert expected in text
+    assert "contradicted" in text
+    assert "6 of 9 trials complete, 3 not finished yet." in text
+
+
+def test_equal_means_are_called_equal(tmp_path):
+    values = {arm: [0.0, 0.0, 0.0] for arm in AP}
+    text = text_of(report(tmp_path, values=values, **PAPER))
+    assert "not in the paper's order: final = +across = +within here" in text
+    assert "that includes zero" in text
+
+
+def test_the_lead_is_told_with_its_interval(tmp_path):
+    text = text_of(report(tmp_path))
+    limits = stats.ttest_rel(AP["+within"], AP["+across"]).confidence_interval(0.95)
+    low, high = f"{limits.low * 100:+.1f}", f"{limits.high * 100:+.1f}"
+    assert f"interval of [{low}, {high}] that".replace("-", "−") in text  # noqa: RUF001
+
+
+def test_only_the_metric_of_the_papers_column_is_compared(tmp_path):
+    text = text_of(report(tmp_path, objectives=["metrics.ap50"], **PAPER))
+    assert "The paper's column is not AP50" in text
+    assert "reproduced 70.8" not in text
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path):
+    page = report(tmp_path, **PAPER)
+    assert set(Page(page).addresses) == {"data:,", "table.md", "table.csv", "results.csv"}
+    assert "default-src 'none'" in page
+    assert page.count(PLOTLY) == 1
+
+
+def test_plotlys_code_cannot_end_its_script():
+    assert "</script" not in get_plotlyjs().lower()
+
+
+def test_winner_is_linked_with_its_commands(tmp_path):
+    out = tmp_path / "a folder"
+    (out / "winner").mkdir(parents=True)
+    (out / "winner" / "arch.json").write_text("{}")
+    page = write_report(make_run(tmp_path / "run"), out).read_text()
+    assert 'href="winner/"' in page
+    assert f"cd '{out}/winner'" in text_of(page)
+
+
+def test_hostile_names_stay_text(tmp_path):
+    values = {arm: [0.1, 0.2, 0.3] for arm in HOSTILE}
+    title = "<script>alert(1)</script>"
+    page = report(tmp_path, arms=HOSTILE, values=values, title=title, description="<img src=x>")
+    assert "<script>alert(1)" not in page
+    assert "img" not in Page(page).tags
+    assert Page(page).tags.count("script") == 2 + 3  # Plotly, the page's own, three figures
+    for source in re.findall(r"data-figure=\"\w+\">(.*?)</script>", page, re.DOTALL):
+        json.loads(source)
+    assert "<title>&lt;script&gt;alert(1)&lt;/script&gt;</title>" in page
+
+
+def test_hostile_names_stay_in_their_cells(tmp_path):
+    report(tmp_path, arms=HOSTILE, values={arm: [0.1, 0.2] for arm in HOSTILE})
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    assert len(tables) == 2 * 2 + 3 + 3  # two headings with rules, three arms, three pairs
+    cells = [len(re.findall(r"(?<!\\)\|", line)) for line in tables]
+    assert len(set(cells[:5])) == len(set(cells[5:])) == 1
+    assert not any("<" in line for line in lines)
+    for name in ("table.csv", "results.csv"):
+        with (tmp_path / "out" / name).open(newline="") as file:
+            arms = {row["arm"] for row in csv.DictReader(file)}
+        assert arms == set(HOSTILE)
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_no_results(tmp_path, present):
+    run = make_run(tmp_path / "run", values={}, environment=False)
+    if not present:
+        (run / "results.jsonl").unlink()
+    text = text_of(write_report(run, tmp_path / "out").read_text())
+    assert "0 of 9 trials complete, 9 not finished yet." in text
+    assert "No trial has measured AP yet" in text
+    assert "No trial has finished yet." in text
+    assert "no environment.json" in text
+    assert pd.read_csv(tmp_path / "out" / "results.csv").empty
+
+
+def test_one_trial(tmp_path):
+    text = text_of(report(tmp_path, values={"+across": [0.3]}, **PAPER))
+    assert "1 of 9 trials complete" in text
+    assert "30.0 over 1 seed, by +across; no other arm has results" in text
+    assert "Too few arms of the paper's table have results" in text
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert list(table["seeds"]) == [0, 1, 0]
+
+
+def test_one_seed(tmp_path):
+    text = text_of(report(tmp_path, values={k: v[:1] for k, v in AP.items()}, seeds=1, **PAPER))
+    assert "3 of 3 trials complete." in text
+    assert "too few seeds to tell its lead over +across from chance" in text
+    assert "3 too few seeds" in text
+
+
+def test_all_failed(tmp_path):
+    values = {arm: [None] * 3 for arm in AP}
+    page = report(tmp_path, values=values)
+    assert "0 of 9 trials complete, 9 failed" in text_of(page)
+    assert "the <b>loss</b> is nan" in text_of(page)
+    assert "the &lt;b&gt;loss" in page
+    frame = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert set(frame["error.type"]) == {"Diverged"}
+
+
+def test_a_metric_that_was_not_measured(tmp_path):
+    text = text_of(report(tmp_path, objectives=["metrics.ar"]))
+    assert "No trial has measured AR yet" in text
+    assert "n/a" in text
+
+
+def test_an_arm_without_results_and_a_failed_seed(tmp_path):
+    values = {"final": [0.31, None, 0.30], "+within": [0.37, 0.36, 0.365]}
+    report(tmp_path, values=values, **PAPER)
+    table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("arm")
+    limits = stats.ttest_rel([0.31, 0.30], [0.37, 0.365]).confidence_interval(0.95)
+    assert (table.loc["final", "low"], table.loc["final", "pairs"]) == pytest.approx(
+        (limits.low, 2)
+    )
+    assert table.loc["+across", "verdict"] == "too few seeds"
+    assert pd.isna(table.loc["+across", "metrics.ap"])
+    assert table.loc["+across", "fusion_units"] == 3
+
+
+def test_no_history(tmp_path):
+    text = text_of(report(tmp_path, history=False))
+    assert "nothing to draw: AP over training steps" in text
+    assert "nothing to draw: Training loss" in text
+
+
+def test_many_arms(tmp_path):
+    arms = {f"w{width}": {"width": width} for width in range(8, 24)}
+    values = {f"w{width}": [width / 100, width / 100 + 0.01] for width in range(8, 24)}
+    run = make_run(tmp_path / "run", arms=arms, values=values, reference="w8")
+    text = text_of(write_report(run, tmp_path / "out").read_text())
+    assert "each is compared with the reference w8 alone" in text
+    assert "Of 16 arms these are the 11 best and the reference." in text
+    read = read_run(run)
+    assert [arm.name for arm in named_arms(read)] == ["w8", *(f"w{w}" for w in range(13, 24))]
+    assert len(set(styles(read).values())) == 16
+
+
+def test_one_arm(tmp_path):
+    text = text_of(report(tmp_path, arms={"only": {}}, values={"only": [0.1, 0.2]}))
+    assert "The study has one arm, so there is nothing to compare." in text
+
+
+def test_front(tmp_path):
+    values = {"final": [0.3], "+across": [0.2], "+within": [0.4]}
+    data = pareto_data(read_run(make_run(tmp_path / "run", values=values)))
+    assert dict(zip(data["arm"], data["front"], strict=True)) == {
+        "final": True,
+        "+across": False,
+        "+within": True,
+    }
+
+
+def test_the_last_record_of_an_arm_and_seed_counts_and_strays_are_told(tmp_path):
+    run = make_run(tmp_path / "run")
+    lines = (run / "results.jsonl").read_text().splitlines()
+    again = json.loads(lines[0]) | {"metrics": {"ap": 0.9}, "trial": 9}
+    stray = json.loads(lines[0]) | {"arm": "unknown"}
+    lines += [json.dumps(again), json.dumps(stray)]
+    (run / "results.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    text = text_of(write_report(run, tmp_path / "out").read_text())
+    assert "9 of 9 trials complete" in text
+    assert "Left out: 1 record(s)" in text
+    assert read_run(run).arms[0].values("metrics.ap")[0] == 0.9
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    path = shutil.which("chromium")
+    if path is None or importlib.util.find_spec("playwright") is None:
+        pytest.skip("needs playwright and a chromium on the PATH")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+def test_in_a_browser(tmp_path, chromium):
+    from playwright.sync_api import expect
+
+    values = {arm: [0.1, 0.2, 0.25] for arm in HOSTILE}
+    run = make_run(tmp_path / "run", arms=HOSTILE, values=values, title="<script>alert(1)</script>")
+    write_report(run, tmp_path / "out")
+    page = chromium.new_page(viewport={"width": 360, "height": 800}, color_scheme="dark")
+    problems, requests = [], []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((tmp_path / "out" / "index.html").as_uri())
+    # Waiting through locators: wait_for_function polls by eval, which the page forbids.
+    for name in ("pareto", "metric", "loss"):
+        page.locator(f"#{name} .main-svg").first.wait_for()
+    text = page.locator("#loss .legendtext").first
+    expect(text).to_have_css("fill", "rgb(228, 231, 236)")
+    page.emulate_media(color_scheme="light")  # the figures follow without a reload
+    expect(text).to_have_css("fill", "rgb(29, 33, 41)")
+    assert problems == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)
+    assert page.locator("#pareto .point").count() >= 12  # nine seeds and three means
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    legend = page.locator("#metric .legendtext").all_text_contents()
+    assert [text.replace("\xa0", " ") for text in legend] == [" ".join(a.split()) for a in HOSTILE]
+    page.close()
