@@ -243,7 +243,9 @@ def _check_num_stages(value: object, *, key: str) -> None:
         raise InputError(rule, key=key, value=value)
 
 
-def _check_fields(cls: type, data: Mapping[str, Any]) -> None:
+def _check_fields(cls: type, data: object) -> None:
+    if not isinstance(data, Mapping):
+        raise InputError("must be a mapping of fields to values", value=data)
     names = [field.name for field in dataclasses.fields(cls)]
     for name in data:
         if name not in names:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-_MISSING: Any = object()
+_MISSING: Any = ...  # Ellipsis stays itself when an error is pickled
 
 
 class InputError(ValueError):

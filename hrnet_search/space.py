@@ -46,6 +46,9 @@ class Range(Strict):
     def _ordered(self) -> "Range":
         if self.low > self.high:
             raise InputError(f"must be at least low ({self.low})", key="high", value=self.high)
+        if (self.high - self.low) // self.step >= MAX_GRID:
+            rule = f"makes more than {MAX_GRID} values with this low and step"
+            raise InputError(rule, key="high", value=self.high)
         return self
 
     def values(self) -> list[Value]:

@@ -7,6 +7,7 @@ impossible value is refused with file, dotted key, value, rule and the nearest v
 import json
 import os
 import re
+import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -15,6 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from .errors import InputError, nearest_name
+from .files import write_json
 from .paper import TABLES
 from .result import METRICS, metric
 from .space import KNOB_TAGS, Space, Strict, Value
@@ -40,6 +42,11 @@ class PoseTask(Strict):
     sigma: float = Field(
         default=2.0, gt=0, description="Spread of the Gaussians, heatmap pixels; 2 in the paper."
     )
+    subpixel: bool = Field(
+        default=False,
+        description="false: Gaussians at rounded pixels, decoding with the quarter offset, as in "
+        "the paper. true: at exact places, decoding with a parabola (Zhang et al., CVPR 2020).",
+    )
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -51,6 +58,11 @@ class SegmentationTask(Strict):
 
     kind: Literal["segmentation"]
     head: Literal["v1", "v2"] = Field(default="v2", description="Representation head.")
+    class_weights: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[],
+        description="Weight of each class in the loss, none for equal weights. The official "
+        "Cityscapes code has fixed ones.",
+    )
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -151,6 +163,11 @@ class Study(Strict):
         if self.data.kind != wanted:
             rule = f"task {self.task.kind} needs data of kind {wanted}"
             raise InputError(rule, key="data.kind", value=self.data.kind)
+        if self.task.kind == "segmentation" and self.data.kind == "segmentation_folder":
+            count, classes = len(self.task.class_weights), len(self.data.class_names)
+            if count not in (0, classes):
+                rule = f"must have one weight for each of {classes} classes"
+                raise InputError(rule, key="task.class_weights", value=count)
         self._check_objectives()
         arms = [self.space.arm(params) for params in self.arms()]
         if self.reference and self.reference not in arms:
@@ -216,10 +233,12 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         try:
             raw["space"] = _read_yaml(space_file)
         except InputError as error:
-            raise InputError(error.rule, file=path, key="space", value=raw["space"]) from None
+            raise InputError(
+                error.rule, file=path, key="space", value=raw["space"], nearest=error.nearest
+            ) from None
     data = raw.get("data")
-    if isinstance(data, dict) and isinstance(data.get("root"), str):
-        data["root"] = str(path.parent / Path(data["root"]).expanduser())
+    if isinstance(data, dict) and isinstance(data.get("root"), str) and data["root"]:
+        data["root"] = str(path.parent / _expand_user(data["root"]))
     for override in overrides:
         _override(raw, override)
     try:
@@ -227,7 +246,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     except InputError as error:
         key = error.key
         given = [override.partition("=")[0] for override in overrides]
-        if any(key == name or key.startswith(f"{name}.") for name in given):
+        if any(f"{key}.".startswith(f"{n}.") or n.startswith(f"{key}.") for n in given):
             raise InputError(
                 error.rule, key=key, value=error.value, file="--set", nearest=error.nearest
             ) from None
@@ -255,13 +274,16 @@ def load(path: Path) -> Study | Space:
 
 def dump_study(study: Study) -> str:
     """The study as YAML, complete: every default written out."""
-    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    data = study.model_dump(mode="json")
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML with two traps closed: 1e-3 is a number, and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        if not isinstance(node, yaml.MappingNode):  # "!!map [a]"
+            raise yaml.constructor.ConstructorError(None, None, "is no mapping", node.start_mark)
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -277,11 +299,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Puts a text such as 1e3 in quotes, since `_Loader` reads it as a number."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -309,8 +336,15 @@ def _parse_yaml(text: str, *, file: Path | str) -> Any:
         mark = error.problem_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(f"is not valid YAML: {error.problem}{place}", file=file) from None
+    except (KeyError, AttributeError):  # PyYAML's own, for "!!bool x" and the like
+        raise InputError("is not valid YAML: a value does not fit its tag", file=file) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"is not valid YAML: {error}", file=file) from None
+
+
+def _expand_user(path: str) -> Path:
+    """`~` resolved; the home of an unknown user is left as it is, a folder that is not there."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -319,7 +353,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise InputError("must be key=value", file="--set", value=override)
     value = _parse_yaml(text, file="--set")
     if key == "data.root" and isinstance(value, str):
-        value = str(Path(value).expanduser().absolute())
+        value = str(_expand_user(value).absolute())
     *parents, last = key.split(".")
     node: Any = raw
     for parent in parents:
@@ -332,7 +366,11 @@ def _override(raw: dict[str, Any], override: str) -> None:
 def _validate(model: type[Model], raw: Any, file: Path) -> Model:
     try:
         # JSON mode: lists stand for sequences, and no other type is converted.
-        return model.model_validate_json(json.dumps(raw, default=str))
+        text = json.dumps(raw, default=str)
+    except (ValueError, RecursionError):
+        raise InputError("an alias may not stand inside its own anchor", file=file) from None
+    try:
+        return model.model_validate_json(text)
     except ValidationError as error:
         raise _first_error(model, error, raw).within(file=file) from None
 
@@ -354,6 +392,9 @@ def _first_error(model: type[Strict], error: ValidationError, raw: Any) -> Input
         return InputError("is missing", key=key)
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return _tag_error(key, value, context)
+    if first["type"] == "bool_type" and first["loc"][-1] == "bool":  # first of the kinds of `Value`
+        rule = "must be true or false, a number, text, or a list of these"
+        return InputError(rule, key=_dotted(first["loc"][:-1], raw), value=value)
     rule = _rule(first["msg"])
     if first["type"] == "literal_error":
         near = nearest_name(value, re.findall(r"'([^']*)'", context["expected"]))
@@ -378,9 +419,9 @@ def _tag_error(key: str, value: Any, context: Mapping[str, Any]) -> InputError:
 def _rule(message: str) -> str:
     text = message.replace("Input should be ", "must be ").replace("a valid integer", "a whole number")
     text = text.replace("a valid boolean", "true or false").replace("a valid string", "text")
-    text = text.replace("a valid list", "a list").replace("a valid ", "a ")
+    text = text.replace("a valid array", "a list").replace("a valid ", "a ")
     text = text.replace("must be an object", "must be a mapping")
-    return re.sub(r"^\w+ should have (at \w+ \d+ \w+) after validation.*", r"must have \1", text)
+    return re.sub(r"^\w+ should have (at \w+ \d+ \w+).*", r"must have \1", text)
 
 
 def _dotted(loc: Iterable[int | str], raw: Any) -> str:
@@ -427,3 +468,26 @@ def _check_name(key: str, value: str, valid: Iterable[str]) -> None:
     if value not in names:
         rule = f"must be one of {', '.join(names)}"
         raise InputError(rule, key=key, value=value, nearest=nearest_name(value, names))
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schemas of the two kinds of file, for editors: name -> schema."""
+    schemas = {"study": Study.model_json_schema(), "space": Space.model_json_schema()}
+    inline = schemas["study"]["properties"]["space"]
+    description = inline.pop("description")
+    file = {"type": "string", "description": "Path of a space file, relative to this file."}
+    schemas["study"]["properties"]["space"] = {"anyOf": [inline, file], "description": description}
+    for name, schema in schemas.items():
+        schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+        schema["title"] = f"hrnet-search {name} file"
+    return schemas
+
+
+def write_schemas(folder: Path) -> None:
+    """Write `<name>.schema.json` into `folder`."""
+    for name, schema in json_schemas().items():
+        write_json(folder / f"{name}.schema.json", schema)
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))

@@ -24,7 +24,8 @@ def init_weights(model: nn.Module, *, seed: int) -> None:
     convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     output = next(reversed(convs))
     for name, module in convs.items():
-        generator = torch.Generator().manual_seed((seed << 32) | zlib.crc32(name.encode()))
+        # The CPU's generator takes 32 bits of seed: more would be dropped without a word.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         fan_out = module.weight[:, 0].numel()
         std = OUTPUT_STD if name == output else (2.0 / fan_out) ** 0.5
         module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)

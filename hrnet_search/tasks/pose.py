@@ -36,7 +36,7 @@ class Pose:
 
     def __init__(self, task: PoseTask, data: Prepared) -> None:
         self.head, self.num_outputs = task.head, len(KEYPOINTS)
-        self.loss_name, self.sigma = task.loss, task.sigma
+        self.loss_name, self.sigma, self.subpixel = task.loss, task.sigma, task.subpixel
         self.images, self.keypoints = data.array("train_images"), data.array("train_keypoints")
         self.val_images = data.array("val_images")
         self.val_keypoints, self.val_areas = data.array("val_keypoints"), data.array("val_areas")
@@ -50,7 +50,9 @@ class Pose:
         images[flip] = images[flip, :, ::-1]
         joints[flip] = mirror(joints[flip], width=images.shape[2])
         shape = (-(-images.shape[1] // STRIDE), -(-images.shape[2] // STRIDE))  # rounded up
-        heatmaps, weights = gaussian_targets(torch.from_numpy(joints), shape, self.sigma)
+        heatmaps, weights = gaussian_targets(
+            torch.from_numpy(joints), shape, self.sigma, subpixel=self.subpixel
+        )
         return normalise(images), (heatmaps, weights)
 
     def loss(self, output: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
@@ -64,7 +66,7 @@ class Pose:
             heatmaps = predict(normalise(self.val_images[start : start + EVAL_BATCH])).float()
             if self.loss_name == "cross_entropy":
                 heatmaps = F.softmax(heatmaps.flatten(2), dim=-1).reshape(heatmaps.shape)
-            parts.append(decode(heatmaps.cpu()))
+            parts.append(decode(heatmaps.cpu(), subpixel=self.subpixel))
         predictions = torch.cat(parts).numpy()
         return keypoint_ap(predictions, self.val_keypoints, self.val_areas, self.val_boxes)
 
@@ -75,6 +77,7 @@ class Pose:
             "mean": MEAN.tolist(),
             "std": STD.tolist(),
             "softmax": self.loss_name == "cross_entropy",
+            "subpixel": self.subpixel,
             "keypoints": list(KEYPOINTS),
             "skeleton": [list(edge) for edge in SKELETON],
         }
@@ -94,20 +97,23 @@ def mirror(joints: np.ndarray, *, width: int) -> np.ndarray:
 
 
 def gaussian_targets(
-    joints: Tensor, shape: tuple[int, int], sigma: float
+    joints: Tensor, shape: tuple[int, int], sigma: float, *, subpixel: bool
 ) -> tuple[Tensor, Tensor]:
-    """Target heatmaps of the official code: peak 1 at the rounded joint, cut at 3 sigma.
+    """Target heatmaps: a Gaussian of height 1 at each joint, cut at 3 sigma.
 
     Args:
         joints: (B, K, 3): x, y in input pixels, visibility.
         shape: (h, w) of the heatmaps.
         sigma: Heatmap pixels; 2 at 256x192 in the paper (section 4).
+        subpixel: Put it where the joint is, not at the nearest pixel as the official code does.
 
     Returns:
         Heatmaps (B, K, h, w), and weights (B, K): 1 where the joint is labelled and its window
         meets the heatmap, else 0.
     """
-    centres = torch.floor(joints[..., :2] / STRIDE + 0.5)
+    centres = joints[..., :2] / STRIDE
+    if not subpixel:
+        centres = torch.floor(centres + 0.5)
     reach = WINDOW * sigma
     profiles, inside = [], joints[..., 2] > 0
     for axis, length in ((1, shape[0]), (0, shape[1])):
@@ -136,25 +142,38 @@ def spatial_cross_entropy(output: Tensor, target: Tensor, weights: Tensor) -> Te
 LOSSES = {"mse": heatmap_mse, "cross_entropy": spatial_cross_entropy}
 
 
-def decode(heatmaps: Tensor) -> Tensor:
+def decode(heatmaps: Tensor, *, subpixel: bool) -> Tensor:
     """Joints (B, K, 3) from heatmaps (B, K, h, w): x, y in input pixels, and the peak's value.
 
-    The peak is moved a quarter of a pixel towards its higher neighbour (section 4, "quarter
-    offset"), on both axes and away from the border, as in the official code.
+    On both axes, away from the border, the peak is moved a quarter of a pixel towards its higher
+    neighbour (section 4, "quarter offset"), or, for `subpixel`, to the top of the parabola
+    through the logarithms of the three values, which is exact for a Gaussian.
     """
     height, width = heatmaps.shape[-2:]
     score, index = heatmaps.flatten(2).max(-1)
     y, x = index // width, index % width
+    interior = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
     padded = F.pad(heatmaps, (1, 1, 1, 1)).flatten(2)
 
-    def at(dy: int, dx: int) -> Tensor:
-        place = (y + 1 + dy) * (width + 2) + (x + 1 + dx)
-        return padded.gather(2, place[..., None])[..., 0]
+    def shift(step: int) -> Tensor:
+        place = (y + 1) * (width + 2) + (x + 1)
+        before, after = (padded.gather(2, (place + s)[..., None])[..., 0] for s in (-step, step))
+        offset = _parabola_top(before, score, after) if subpixel else _quarter(before, after)
+        return torch.where(interior, offset, 0.0)
 
-    interior = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
-    shift_x = torch.sign(at(0, 1) - at(0, -1)) * 0.25 * interior
-    shift_y = torch.sign(at(1, 0) - at(-1, 0)) * 0.25 * interior
-    return torch.stack([(x + shift_x) * STRIDE, (y + shift_y) * STRIDE, score], dim=-1)
+    places = torch.stack([x + shift(1), y + shift(width + 2)], dim=-1) * STRIDE
+    return torch.cat([places, score[..., None]], dim=-1)
+
+
+def _quarter(before: Tensor, after: Tensor) -> Tensor:
+    return torch.sign(after - before) * 0.25
+
+
+def _parabola_top(before: Tensor, peak: Tensor, after: Tensor) -> Tensor:
+    """Where the parabola through the logarithms at -1, 0, 1 is highest, at most half a pixel."""
+    low, top, high = (values.clamp_min(1e-10).log() for values in (before, peak, after))
+    bend = (2 * top - low - high).clamp_min(1e-6)
+    return (0.5 * (high - low) / bend).clamp(-0.5, 0.5)
 
 
 def keypoint_ap(

@@ -26,7 +26,7 @@ class Segmentation:
     """The segmentation task on images of any sizes.
 
     Args:
-        task: Head.
+        task: Head, class weights.
         settings: Classes, ignored label, crop.
         data: Flat pixels `*_images` and `*_labels`, and `*_index` with offset, height, width.
     """
@@ -36,6 +36,7 @@ class Segmentation:
     ) -> None:
         self.head, self.num_outputs = task.head, len(settings.class_names)
         self.class_names, self.ignore_label = settings.class_names, settings.ignore_label
+        self.class_weights = torch.tensor(task.class_weights) if task.class_weights else None
         self.crop_size = (settings.crop_size[0], settings.crop_size[1])
         self.train, self.val = _Split(data, "train"), _Split(data, "val")
 
@@ -69,7 +70,9 @@ class Segmentation:
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy at full resolution; the output is enlarged bilinearly, as in the paper."""
         logits = enlarge(output, (target.shape[-2], target.shape[-1]))
-        return F.cross_entropy(logits, target, ignore_index=self.ignore_label)
+        weights = self.class_weights
+        weights = None if weights is None else weights.to(logits)
+        return F.cross_entropy(logits, target, weights, ignore_index=self.ignore_label)
 
     def evaluate(self, predict: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """mIoU and pixel accuracy, fractions: whole images, one scale, not mirrored."""

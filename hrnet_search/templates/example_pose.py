@@ -26,7 +26,9 @@ def main(image_file: Path = HERE / "sample.png", output: Path = Path("prediction
     image = (image - torch.tensor(about["mean"])) / torch.tensor(about["std"])
     with torch.inference_mode():
         heatmaps = load_network(HERE)(image.permute(0, 3, 1, 2))[0]
-    joints = [peak(heatmap) for heatmap in heatmaps]
+    if about["softmax"]:
+        heatmaps = heatmaps.flatten(1).softmax(-1).reshape(heatmaps.shape)
+    joints = [peak(heatmap, about["subpixel"]) for heatmap in heatmaps]
     for name, (x, y) in zip(about["keypoints"], joints, strict=True):
         print(f"{name:15s} x {x:6.1f}  y {y:6.1f}")
     canvas = picture.resize((width * SCALE, height * SCALE))
@@ -41,14 +43,22 @@ def main(image_file: Path = HERE / "sample.png", output: Path = Path("prediction
     print(f"{output} shows them (left green, right and nose red)")
 
 
-def peak(heatmap: torch.Tensor) -> tuple[float, float]:
-    """The highest place of (h, w) in input pixels, a quarter pixel towards its neighbour."""
+def peak(heatmap: torch.Tensor, subpixel: bool) -> tuple[float, float]:
+    """The highest place of (h, w) in input pixels, refined between its neighbours."""
     y, x = divmod(int(heatmap.argmax()), heatmap.shape[1])
     fx, fy = float(x), float(y)
     if 0 < x < heatmap.shape[1] - 1 and 0 < y < heatmap.shape[0] - 1:
-        fx += 0.25 * float(torch.sign(heatmap[y, x + 1] - heatmap[y, x - 1]))
-        fy += 0.25 * float(torch.sign(heatmap[y + 1, x] - heatmap[y - 1, x]))
+        fx += offset(heatmap[y, x - 1 : x + 2], subpixel)
+        fy += offset(heatmap[y - 1 : y + 2, x], subpixel)
     return fx * STRIDE, fy * STRIDE
+
+
+def offset(values: torch.Tensor, subpixel: bool) -> float:
+    """From the middle of three values: a parabola's top, or a quarter towards the higher side."""
+    if not subpixel:
+        return 0.25 * float(torch.sign(values[2] - values[0]))
+    low, top, high = values.clamp_min(1e-10).log().tolist()
+    return max(-0.5, min(0.5, 0.5 * (high - low) / max(2 * top - low - high, 1e-6)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""Fixtures that several test modules share; no test touches the user's own cache."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hrnet_search import tasks
+from hrnet_search.study import Study, SyntheticPose
+from hrnet_search.tasks.cache import CACHE_VARIABLE, Prepared
+
+# Always the same examples, and no failure because a machine is busy.
+settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
+
+TINY_POSE_STUDY = {
+    "name": "tiny",
+    "task": {"kind": "pose", "loss": "cross_entropy", "sigma": 1.0},
+    "data": {"kind": "synthetic_pose", "num_train": 48, "num_val": 8, "input_size": [32, 32]},
+    "space": {
+        "base": {
+            "width": 4,
+            "num_stages": 2,
+            "num_modules": 1,
+            "num_blocks": 1,
+            "stage1_blocks": 1,
+            "stage1_width": 4,
+            "stem_width": 8,
+        },
+        "vary": {"final": {"choices": [False, True]}},
+    },
+    "train": {"steps": 4, "batch_size": 8, "lr": 2e-3, "evaluations": 2, "precision": "float32"},
+    "seeds": 2,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache folder of the whole test session."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv(CACHE_VARIABLE, str(folder))
+        yield folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder of one test's own; it does not exist yet."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_study() -> Study:
+    """A pose study of two arms and two seeds that trains in a second."""
+    return Study.model_validate(TINY_POSE_STUDY)
+
+
+@pytest.fixture(scope="session")
+def tiny_pose(tiny_study: Study) -> Prepared:
+    """Its data, prepared once per session."""
+    assert isinstance(tiny_study.data, SyntheticPose)
+    return tasks.prepare(tiny_study, lambda done, total: None)

@@ -1,0 +1,251 @@
+"""The ledger, with a pretended worker in place of training."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hrnet_search.errors import InputError
+from hrnet_search.files import read_json, read_json_lines, write_json
+from hrnet_search.result import Result
+from hrnet_search.search.ledger import MAX_ATTEMPTS, Job, Ledger, set_aside
+from hrnet_search.study import Study, load_study
+
+SMOKE = Path(__file__).parents[2] / "studies" / "smoke.yaml"
+
+
+def smoke(*overrides: str) -> Study:
+    return load_study(SMOKE, overrides)
+
+
+def work(ledger: Ledger, job: Job, *, ap: float | None = 0.5) -> None:
+    """What a worker leaves behind; without an AP, a failure."""
+    result = Result(
+        **vars(job),
+        state="failed" if ap is None else "complete",
+        profile={"macs": 1000 + job.trial},
+        metrics={} if ap is None else {"ap": ap},
+        history=[],
+        seconds=1.0,
+        started="2020-01-01T00:00:00+00:00",
+        error={"type": "E", "message": "m", "traceback": ""} if ap is None else None,
+    )
+    write_json(ledger.trial_folder(job.trial) / "result.json", result.to_dict())
+
+
+def run_all(ledger: Ledger) -> list[Job]:
+    jobs = []
+    while job := ledger.next():
+        work(ledger, job)
+        ledger.finish(job.trial)
+        jobs.append(job)
+    return jobs
+
+
+def opened(folder: Path, study: Study) -> Ledger:
+    ledger = Ledger(folder, study)
+    ledger.plan()
+    ledger.reconcile()
+    return ledger
+
+
+def stored(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials as plain Optuna reads them."""
+    return optuna.load_study(study_name="smoke", storage=f"sqlite:///{folder}/study.db").trials
+
+
+def test_every_arm_meets_every_seed_once_and_seeds_come_in_blocks(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke("seeds=3")) as ledger:
+        jobs = run_all(ledger)
+    assert [(job.arm, job.seed) for job in jobs] == [
+        (arm, seed) for seed in range(3) for arm in ("false", "true")
+    ]
+    assert [job.trial for job in jobs] == list(range(6))
+
+
+def test_optuna_holds_values_and_parameters(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        run_all(ledger)
+    trials = stored(tmp_path / "s")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    assert [trial.values for trial in trials] == [[0.5, 1000.0 + n] for n in range(4)]
+    assert [trial.params for trial in trials] == [{"across": n % 2 == 1} for n in range(4)]
+
+
+def test_a_finished_study_has_nothing_to_do(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        run_all(ledger)
+    with opened(tmp_path / "s", smoke()) as ledger:
+        assert ledger.unfinished() == 0
+        assert ledger.next() is None
+    assert len(stored(tmp_path / "s")) == 4
+
+
+def test_more_seeds_add_trials_and_keep_the_old_ones(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        run_all(ledger)
+    with opened(tmp_path / "s", smoke("seeds=3")) as ledger:
+        assert [(job.trial, job.seed) for job in run_all(ledger)] == [(4, 2), (5, 2)]
+
+
+def test_an_interrupted_trial_starts_again_under_its_number(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        first = ledger.next()
+    with opened(tmp_path / "s", smoke()) as ledger:
+        jobs = run_all(ledger)
+        results = ledger.results()
+    assert first is not None
+    assert (jobs[0].trial, jobs[0].attempt) == (first.trial, 2)
+    assert [result.trial for result in results] == [0, 1, 2, 3]
+    assert len(stored(tmp_path / "s")) == 4
+
+
+def test_a_result_that_was_not_told_is_told_and_not_run_again(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        job = ledger.next()
+        assert job is not None
+        work(ledger, job, ap=0.25)  # the driver dies here
+    with opened(tmp_path / "s", smoke()) as ledger:
+        assert ledger.unfinished() == 3
+        assert job.trial not in [other.trial for other in run_all(ledger)]
+    assert stored(tmp_path / "s")[job.trial].values == [0.25, 1000.0]
+
+
+def test_a_driver_killed_between_any_two_steps_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    folder, rounds = tmp_path / "s", 0
+    while True:
+        rounds += 1
+        with opened(folder, smoke()) as ledger:
+            job = ledger.next()
+            if job is None:
+                break
+            if rounds % 3 == 0:
+                continue  # died while the worker ran
+            work(ledger, job)
+            if rounds % 3 == 1:
+                continue  # died before telling
+            ledger.finish(job.trial)
+        assert rounds < 30
+    trials = stored(folder)
+    assert len(trials) == 4
+    pairs = {(trial.user_attrs["key"], trial.user_attrs["seed"]) for trial in trials}
+    assert len(pairs) == 4
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)
+
+
+def test_a_trial_whose_worker_keeps_dying_fails_in_the_end(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            job = ledger.next()
+            assert job is not None
+            assert (job.trial, job.attempt) == (0, attempt)
+            result = ledger.finish(0)
+        assert result is not None
+        assert result.error is not None
+        assert (result.state, result.error["type"]) == ("failed", "WorkerDied")
+        assert len(run_all(ledger)) == 3
+    assert stored(tmp_path / "s")[0].state == TrialState.FAIL
+
+
+def test_a_failed_trial_is_kept_as_failed(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        job = ledger.next()
+        assert job is not None
+        work(ledger, job, ap=None)
+        ledger.finish(job.trial)
+        run_all(ledger)
+        states = [result.state for result in ledger.results()]
+    assert states == ["failed", "complete", "complete", "complete"]
+    assert stored(tmp_path / "s")[0].state == TrialState.FAIL
+
+
+def test_results_file_is_rebuilt_from_the_trials(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        run_all(ledger)
+        file = tmp_path / "s" / "results.jsonl"
+        before = file.read_bytes()
+        file.unlink()
+        ledger.write_results()
+    assert file.read_bytes() == before
+    assert [line["trial"] for line in read_json_lines(file)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.steps=13", "train.steps"),
+        ("task.sigma=1.5", "task.sigma"),
+        ("seeds=1", "seeds"),
+        ("space.base.width=8", "space.base.width"),
+        ("data.seed=1", "data.seed"),
+    ],
+)
+def test_a_changed_study_is_refused_with_the_difference(
+    tmp_path: Path, override: str, key: str
+) -> None:
+    Ledger(tmp_path / "s", smoke()).close()
+    before = (tmp_path / "s" / "study.yaml").read_bytes()
+    with pytest.raises(InputError) as caught:
+        Ledger(tmp_path / "s", smoke(override))
+    assert caught.value.key == key
+    assert "--fresh" in str(caught.value)
+    assert (tmp_path / "s" / "study.yaml").read_bytes() == before
+    Ledger(tmp_path / "s", smoke()).close()  # and the lock was given back
+
+
+@pytest.mark.parametrize("override", ["title=other", "description=x", "reference='true'"])
+def test_a_harmless_change_goes_on(tmp_path: Path, override: str) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        run_all(ledger)
+    with opened(tmp_path / "s", smoke(override)) as ledger:
+        assert ledger.unfinished() == 0
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "s", smoke()):
+        with pytest.raises(InputError, match=f"process {os.getpid()}"):
+            Ledger(tmp_path / "s", smoke())
+        with pytest.raises(InputError, match="being run"):
+            set_aside(tmp_path / "s")
+
+
+def test_the_lock_of_a_killed_driver_is_free(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path;"
+        "from hrnet_search.search.ledger import Ledger; from hrnet_search.study import load_study;"
+        "l = Ledger(Path(sys.argv[1]), load_study(Path(sys.argv[2])));"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "s"), str(SMOKE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"process {holder.pid}"):
+            Ledger(tmp_path / "s", smoke())
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    Ledger(tmp_path / "s", smoke()).close()
+
+
+def test_fresh_keeps_the_old_run_beside_the_new(tmp_path: Path) -> None:
+    assert set_aside(tmp_path / "s") is None
+    with opened(tmp_path / "s", smoke()) as ledger:
+        run_all(ledger)
+    kept = set_aside(tmp_path / "s")
+    assert kept is not None
+    assert not (tmp_path / "s").exists()
+    assert len(read_json_lines(kept / "results.jsonl")) == 4
+
+
+def test_a_job_is_complete_enough_to_build_its_network(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        job = ledger.next()
+        assert job is not None
+        written = read_json(ledger.trial_folder(job.trial) / "trial.json")
+    assert written == vars(job)
+    assert written["arch"] == smoke().space.arch({"across": False}).to_dict()

@@ -1,0 +1,162 @@
+"""The command line: exit statuses, one-line messages, nothing left behind, light commands."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hrnet_search.cli import main
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "studies" / "smoke.yaml"
+CAMVID = ROOT / "studies" / "camvid_fusion_ablation.yaml"
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit status, standard output and error of one command."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as exit_:  # argparse
+        status = int(exit_.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a command refuses bad input with."""
+    status, out, err = said(capsys, *arguments)
+    assert status == 2, (out, err)
+    assert err.startswith("hrnet-search: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    """A data set of two images per split in the CamVid layout."""
+    for split in ("train", "val"):
+        for folder, mode in ((split, "RGB"), (f"{split}annot", "L")):
+            (tmp_path / "camvid" / folder).mkdir(parents=True)
+            for number in range(2):
+                picture = Image.new(mode, (48, 40), (10 * number, 5, 9) if mode == "RGB" else 3)
+                picture.save(tmp_path / "camvid" / folder / f"{number}.png")
+    return tmp_path / "camvid"
+
+
+def test_validate_says_what_each_file_is(capsys: pytest.CaptureFixture[str]) -> None:
+    space = ROOT / "spaces" / "fusion_tiny.yaml"
+    status, out, _ = said(capsys, "validate", SMOKE, space)
+    assert status == 0
+    assert out.splitlines() == [
+        f"{SMOKE}: ok, study of pose, 2 arms x 2 seeds",
+        f"{space}: ok, space of 3 combinations",
+    ]
+
+
+def test_validate_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; from hrnet_search.cli import main; status = main(sys.argv[1:]);"
+        "heavy = {'torch', 'ray', 'optuna', 'pandas', 'plotly'} & set(sys.modules);"
+        "sys.exit(f'loaded {heavy}' if heavy else status)"
+    )
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", script, "validate", str(SMOKE)], check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1.0  # the fastest of three: the machine may be busy
+
+
+@pytest.mark.parametrize("command", [[], ["validate"], ["run"], ["report"], ["export"]])
+def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    status, out, _ = said(capsys, *command, "--help")
+    assert status == 0
+    assert "hrnet-search" in out
+    if command in ([], ["run"]):
+        assert "hrnet-search run studies/fusion_ablation.yaml" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run", "studies/smoek.yaml"], ["studies/smoek.yaml", "no such file", "'smoke.yaml'"]),
+        (["run", SMOKE, "--set", "task.kind=poze"], ["task.kind", "'poze'", "'pose'"]),
+        (["run", SMOKE, "--set", "train.stepz=3"], ["train.stepz", "unknown key", "'steps'"]),
+        (["run", SMOKE, "--set", "train.steps=many"], ["train.steps", "'many'", "whole number"]),
+        (["run", CAMVID, "--set", "data.root=/no/where"], ["data.root", "'/no/where'", "folder"]),
+        (["validate", "studies"], ["studies", "cannot be read"]),
+        (["report", "smoek"], ["'smoek'", "has not been run"]),
+        (["export", "nothing"], ["'nothing'", "has not been run"]),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[object],
+    parts: list[str],
+) -> None:
+    (tmp_path / "studies").mkdir()
+    shutil.copy(SMOKE, tmp_path / "studies")
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, *arguments)
+    for part in parts:
+        assert part in line
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["smoke.yaml", "studies"]
+
+
+def test_broken_yaml_is_placed_by_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("name: x\ntask: {kind: pose\nseeds: 3\n")
+    line = refused(capsys, "run", file, "--out", tmp_path)
+    assert str(file) in line
+    assert "line 3" in line
+
+
+def test_a_label_out_of_range_names_file_value_and_rule(
+    capsys: pytest.CaptureFixture[str], camvid: Path, tmp_path: Path
+) -> None:
+    bad = camvid / "valannot" / "1.png"
+    Image.new("L", (48, 40), 37).save(bad)
+    out = tmp_path / "out"
+    line = refused(capsys, "run", CAMVID, "--set", f"data.root={camvid}", "--out", out)
+    assert f"{bad}: 37: labels must be 0 to 10" in line
+    assert not out.exists()
+
+
+def test_a_truncated_image_is_named(
+    capsys: pytest.CaptureFixture[str], camvid: Path, tmp_path: Path
+) -> None:
+    bad = camvid / "train" / "0.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    out = tmp_path / "out"
+    line = refused(capsys, "run", CAMVID, "--set", f"data.root={camvid}", "--out", out)
+    assert f"{bad}: is not a readable image" in line
+    assert not out.exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    line = refused(capsys, "run", SMOKE, "--out", file)
+    assert "--out" in line
+    assert "cannot be written to" in line
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["rnu", "x"], ["run", "x", "--jobs", "0"]])
+def test_a_wrong_command_line_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    status, _, err = said(capsys, *arguments)
+    assert status == 2
+    assert "Traceback" not in err
