@@ -313,12 +313,13 @@ for _side in (_Loader, _Dumper):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = _parse_yaml(path.read_text(encoding="utf-8"), file=path)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = nearest_name(path.name, _siblings(path))
         raise InputError("there is no such file", file=path, nearest=near) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
         raise InputError(f"cannot be read ({error})", file=path) from None
+    raw = _parse_yaml(text, file=path)
     if not isinstance(raw, dict):
         raise InputError("must be a mapping of keys to values", file=path)
     return raw

@@ -128,7 +128,8 @@ def evaluation_steps(settings: Train) -> set[int]:
 
 
 def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
-    common = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    # Fused: hundreds of small tensors cost a tenth of a step otherwise, on a CPU.
+    common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
     if settings.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=MOMENTUM, **common)
     optimizer = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW

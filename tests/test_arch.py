@@ -230,7 +230,9 @@ def test_from_dict_refuses_a_missing_field(field: str) -> None:
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(StageSpec)])
 def test_from_dict_refuses_a_missing_field_of_a_stage(field: str) -> None:
     stage = without(tiny()["stages"][0], field)
-    assert f"{field}: is missing" in str(refusal(lambda: ArchSpec.from_dict(changed(stages=[stage]))))
+    assert f"{field}: is missing" in str(
+        refusal(lambda: ArchSpec.from_dict(changed(stages=[stage])))
+    )
 
 
 @pytest.mark.parametrize(

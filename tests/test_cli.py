@@ -110,9 +110,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["smoke.yaml", "studies"]
 
 
-def test_broken_yaml_is_placed_by_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_broken_yaml_is_placed_by_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text("name: x\ntask: {kind: pose\nseeds: 3\n")
     line = refused(capsys, "run", file, "--out", tmp_path)

@@ -8,7 +8,13 @@ import pytest
 
 from hrnet_search import files
 from hrnet_search.errors import InputError
-from hrnet_search.files import read_json, read_json_lines, require_writable, write_atomic, write_json
+from hrnet_search.files import (
+    read_json,
+    read_json_lines,
+    require_writable,
+    write_atomic,
+    write_json,
+)
 
 
 def test_write_atomic_makes_folders_and_replaces(tmp_path: Path) -> None:

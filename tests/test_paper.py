@@ -41,7 +41,10 @@ def test_columns_name_metrics_and_every_row_fills_them(name: str) -> None:
     [
         ({"final": True, "across": False, "within": False}, "(a) final"),
         ({"final": True, "across": True, "within": False}, "(b) final + across"),
-        ({"final": True, "across": True, "within": True, "width": 8}, "(c) final + across + within"),
+        (
+            {"final": True, "across": True, "within": True, "width": 8},
+            "(c) final + across + within",
+        ),
         ({"final": False, "across": True, "within": True}, None),
         ({"final": True, "across": False, "within": True}, None),
         ({"final": True, "across": True}, None),

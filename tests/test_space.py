@@ -153,8 +153,14 @@ KNOB = "must be a mapping with choices, with low and high, or with arms"
             "vary.width.hihg: unknown key; did you mean 'high'?",
         ),
         ({"vary": {"width": {"low": 8}}}, "vary.width.high: is missing"),
-        ({"vary": {"width": {"low": True, "high": 3}}}, "vary.width.low: True: must be a whole number"),
-        ({"vary": {"width": {"low": 9, "high": 8}}}, "vary.width.high: 8: must be at least low (9)"),
+        (
+            {"vary": {"width": {"low": True, "high": 3}}},
+            "vary.width.low: True: must be a whole number",
+        ),
+        (
+            {"vary": {"width": {"low": 9, "high": 8}}},
+            "vary.width.high: 8: must be at least low (9)",
+        ),
         (
             {"vary": {"width": {"low": 1, "high": 9, "step": 0}}},
             "vary.width.step: 0: must be greater than or equal to 1",
@@ -199,7 +205,10 @@ KNOB = "must be a mapping with choices, with low and high, or with arms"
             {"base": {"width": None}, "vary": {"num_blocks": {"choices": [1]}}},
             "base.width: None: must be true or false, a number, text, or a list of these",
         ),
-        ({"base": {"stem": 3}, "vary": {"width": {"choices": [8]}}}, f"base.stem: {ARGUMENTS}; did you mean 'stem_width'?"),
+        (
+            {"base": {"stem": 3}, "vary": {"width": {"choices": [8]}}},
+            f"base.stem: {ARGUMENTS}; did you mean 'stem_width'?",
+        ),
     ],
 )
 def test_refusals_name_key_value_and_rule(

@@ -36,6 +36,7 @@ class Display:
             TimeRemainingColumn(),
             console=console,
             expand=True,
+            disable=not console.is_terminal,
         )
         # Counted in steps, so that the time left is known before the first trial ends.
         steps = study.train.steps

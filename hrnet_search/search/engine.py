@@ -121,10 +121,10 @@ def _profile(ledger: Ledger, head: str, num_outputs: int, console: Console) -> N
 
 @contextlib.contextmanager
 def _progress(console: Console, title: str) -> Iterator[Any]:
-    """A bar that appears with the first piece of work, and goes when it is done."""
+    """A bar that appears with the first piece of work, and goes when it is done; none in a log."""
     from rich.progress import Progress
 
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 

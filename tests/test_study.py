@@ -1,0 +1,718 @@
+"""Study files: strict loading, one line for every mistake, and a dump that loads as it was."""
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrnet_search import study as study_module
+from hrnet_search.errors import InputError
+from hrnet_search.paper import TABLES
+from hrnet_search.result import METRICS
+from hrnet_search.space import DEFAULTS, Space
+from hrnet_search.study import Study, dump_study, load, load_space, load_study
+
+ROOT = Path(__file__).parents[1]
+SHIPPED_SPACES = sorted((ROOT / "spaces").glob("*.yaml"))
+SHIPPED_STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
+
+POSE = {
+    "name": "pose",
+    "task": {"kind": "pose"},
+    "data": {"kind": "synthetic_pose", "num_train": 8, "num_val": 4, "input_size": [64, 48]},
+    "space": {"base": {"width": 4}, "vary": {"across": {"choices": [False, True]}}},
+    "train": {"steps": 10, "batch_size": 2, "lr": 0.001},
+}
+SEGMENTATION = {
+    **POSE,
+    "name": "segmentation",
+    "task": {"kind": "segmentation"},
+    "data": {
+        "kind": "segmentation_folder",
+        "root": "camvid",
+        "class_names": ["sky", "road", "car"],
+        "crop_size": [64, 96],
+    },
+}
+GONE = object()  # put in place of a value: the key is removed
+
+
+def changed(content: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    """A copy with another value under the dotted key."""
+    copied = copy.deepcopy(content)
+    *parents, last = key.split(".")
+    node = copied
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    if value is GONE:
+        del node[last]
+    else:
+        node[last] = value
+    return copied
+
+
+def written(folder: Path, content: object, name: str = "study.yaml") -> Path:
+    """A file with this content: text as it is, anything else as YAML."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def refusal(read: Callable[[], object]) -> str:
+    """The one line that says what is wrong."""
+    with pytest.raises(InputError) as caught:
+        read()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+# --- what a study means ------------------------------------------------------------------------
+
+
+def test_defaults_and_derived_values(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, POSE))
+    assert (study.seeds, study.train.optimizer, study.train.schedule) == (3, "adamw", "one_cycle")
+    assert (study.task.head, study.task.loss, study.task.sigma) == ("v1", "mse", 2.0)
+    assert study.input_size == (64, 48)
+    assert (study.accuracy, study.cost) == ("metrics.ap", "profile.macs")
+    assert study.arms() == [{"across": False}, {"across": True}]
+    assert study.reference_arm == "true"
+
+
+def test_values_that_a_study_states(tmp_path: Path) -> None:
+    content = changed(SEGMENTATION, "objectives", ["metrics.pixel_accuracy", "profile.latency"])
+    content = changed(content, "reference", "false")
+    study = load_study(written(tmp_path, content))
+    assert study.task.head == "v2"
+    assert study.input_size == (64, 96)
+    assert (study.accuracy, study.cost) == ("metrics.pixel_accuracy", "profile.latency")
+    assert study.reference_arm == "false"
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.e-3", "1.0e-3", "0.001", ".1e-2", "+1e-3"])
+def test_every_way_to_write_a_number_is_a_number(tmp_path: Path, text: str) -> None:
+    file = written(tmp_path, yaml.safe_dump(changed(POSE, "train.lr", "LR")).replace("LR", text))
+    assert load_study(file).train.lr == 0.001
+
+
+def test_whole_numbers_serve_where_any_number_does(tmp_path: Path) -> None:
+    assert load_study(written(tmp_path, changed(POSE, "task.sigma", 2))).task.sigma == 2
+
+
+# --- paths -------------------------------------------------------------------------------------
+
+
+def test_a_space_file_is_found_relative_to_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, POSE["space"], "spaces/small.yaml")
+    file = written(tmp_path, changed(POSE, "space", "../spaces/small.yaml"), "studies/s.yaml")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert load_study(file) == load_study(written(tmp_path, POSE))
+
+
+def test_a_data_root_is_relative_to_the_study_and_to_the_shell_in_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, SEGMENTATION, "studies/s.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+
+    def root(content: dict[str, Any], *overrides: str) -> str:
+        return load_study(written(tmp_path, content, "studies/s.yaml"), overrides).data.root
+
+    assert root(SEGMENTATION) == str(file.parent / "camvid")
+    assert root(changed(SEGMENTATION, "data.root", "/data/x")) == "/data/x"
+    assert root(changed(SEGMENTATION, "data.root", "~/x")) == "/home/someone/x"
+    assert root(SEGMENTATION, "data.root=x") == str(tmp_path / "x")
+    assert root(SEGMENTATION, "data.root=/data/x") == "/data/x"
+    assert root(SEGMENTATION, "data.root=~/x") == "/home/someone/x"
+
+
+@pytest.mark.parametrize("overrides", [[], ["data.root=~no-such-user/x"]])
+def test_the_home_of_an_unknown_user_is_kept_as_written(
+    tmp_path: Path, overrides: list[str]
+) -> None:
+    file = written(tmp_path, changed(SEGMENTATION, "data.root", "~no-such-user/x"))
+    assert load_study(file, overrides).data.root.endswith("~no-such-user/x")
+
+
+# --- overrides ---------------------------------------------------------------------------------
+
+
+def test_overrides_replace_add_and_follow_one_another(tmp_path: Path) -> None:
+    study = load_study(
+        written(tmp_path, POSE),
+        [
+            "seeds=5",
+            "train.lr=1e-2",
+            "space.base.num_blocks=2",
+            "space.vary.across.choices=[true]",
+            "search.sampler=grid",
+            "seeds=6",
+            "title=a=b",
+        ],
+    )
+    assert (study.seeds, study.train.lr, study.title) == (6, 0.01, "a=b")
+    assert study.space.base == {"width": 4, "num_blocks": 2}
+    assert study.arms() == [{"across": True}]
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("seeds", "'seeds': must be key=value"),
+        ("=3", "'=3': must be key=value"),
+        ("seeds=0", "seeds: 0: must be greater than or equal to 1"),
+        ("train.stepz=3", "train.stepz: unknown key; did you mean 'steps'?"),
+        ("train.steps.x=3", "train.steps.x: is not inside a mapping"),
+        ("train=3", "train: 3: must be a mapping"),
+        ("trian.steps=3", "trian: unknown key; did you mean 'train'?"),
+        ("space.vary.across.choices=[1]", "space.vary.across: 1: must be true or false"),
+        ("seeds=[", "is not valid YAML: expected the node content, but found '<stream end>'"),
+    ],
+)
+def test_a_wrong_override_is_said_to_be_one(tmp_path: Path, override: str, text: str) -> None:
+    said = refusal(lambda: load_study(written(tmp_path, POSE), [override]))
+    assert said.startswith(f"--set: {text}")
+
+
+def test_a_mistake_in_the_file_is_not_blamed_on_an_override(tmp_path: Path) -> None:
+    file = written(tmp_path, changed(POSE, "train.steps", 0))
+    said = refusal(lambda: load_study(file, ["train.lr=1e-3", "seeds=1"]))
+    assert said == f"{file}: train.steps: 0: must be greater than or equal to 1"
+
+
+# --- mistakes in the file as such --------------------------------------------------------------
+
+
+def test_a_missing_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
+    written(tmp_path, POSE, "fusion_ablation.yaml")
+    path = tmp_path / "fusion_ablatoin.yaml"
+    text = f"{path}: there is no such file"
+    assert refusal(lambda: load(path)) == f"{text}; did you mean 'fusion_ablation.yaml'?"
+    nowhere = tmp_path / "none" / "x.yaml"
+    assert refusal(lambda: load(nowhere)) == f"{nowhere}: there is no such file"
+
+
+def test_a_missing_space_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
+    written(tmp_path, POSE["space"], "spaces/tiny.yaml")
+    file = written(tmp_path, changed(POSE, "space", "spaces/tinny.yaml"))
+    assert refusal(lambda: load_study(file)) == (
+        f"{file}: space: 'spaces/tinny.yaml': there is no such file; did you mean 'tiny.yaml'?"
+    )
+
+
+def test_a_mistake_in_the_space_file_names_that_file(tmp_path: Path) -> None:
+    space = written(tmp_path, changed(POSE["space"], "base.width", 0), "spaces/s.yaml")
+    file = written(tmp_path, changed(POSE, "space", "spaces/s.yaml"))
+    rule = "base.width: 0: must be a whole number of at least 1"
+    assert refusal(lambda: load_study(file)) == f"{space}: {rule}"
+
+
+def test_a_folder_and_a_binary_file_cannot_be_read(tmp_path: Path) -> None:
+    assert refusal(lambda: load(tmp_path)).startswith(f"{tmp_path}: cannot be read (")
+    file = tmp_path / "study.yaml"
+    file.write_bytes(b"name: \xe4\xff")
+    assert refusal(lambda: load(file)).startswith(f"{file}: cannot be read (")
+
+
+def test_a_space_path_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, changed(POSE, "space", "a\0b"))
+    text = r"space: 'a\x00b': cannot be read (embedded null byte)"
+    assert refusal(lambda: load_study(file)) == f"{file}: {text}"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("name: a\ntrain: [1\n", "expected ',' or ']', but got '<stream end>' at line 3, column 1"),
+        (
+            "name: a\n\tb: 1\n",
+            "found character '\\t' that cannot start any token at line 2, column 1",
+        ),
+        ("name: a\nseeds: 1\nname: b\n", "key 'name' is given twice at line 3, column 1"),
+        (
+            "name: a\ntrain: {lr: 1, steps: 2, lr: 3}\n",
+            "key 'lr' is given twice at line 2, column 26",
+        ),
+        ("on: 1\n", "key True must be a word; put it in quotes at line 1, column 1"),
+        ("3: 1\n", "key 3 must be a word; put it in quotes at line 1, column 1"),
+        ("? [a]\n: 1\n", "key [1] must be a word"),
+        ("a: !!python/object:x.Y {}\n", "could not determine a constructor for the tag"),
+        ("--- {a: 1}\n--- {b: 2}\n", "but found another document at line 2, column 1"),
+        ("a: !!map [b]\n", "is no mapping at line 1, column 4"),
+        ("a: !!bool b\n", "a value does not fit its tag"),
+        ("a: !!timestamp b\n", "a value does not fit its tag"),
+        ("a: 2024-13-45\n", "month must be in 1..12"),
+        ("a: \x01\n", "unacceptable character #x0001"),
+        ("[" * 5000, "maximum recursion depth exceeded"),
+    ],
+)
+def test_broken_yaml_is_told_with_its_line(tmp_path: Path, content: str, text: str) -> None:
+    text = text.replace("[1]", "['a']")
+    file = written(tmp_path, content)
+    assert refusal(lambda: load(file)).startswith(f"{file}: is not valid YAML: {text}")
+
+
+@pytest.mark.parametrize("content", ["", "[a, b]\n", "text\n", "3\n", "null\n"])
+def test_a_file_must_be_a_mapping(tmp_path: Path, content: str) -> None:
+    file = written(tmp_path, content)
+    text = f"{file}: must be a mapping of keys to values"
+    assert refusal(lambda: load_study(file)) == text
+    assert refusal(lambda: load_space(file)) == text
+    assert refusal(lambda: load(file)) == text
+
+
+@pytest.mark.parametrize("content", ["a: &x [*x]\n", "a: &x {b: *x}\n"])
+def test_an_endless_alias_is_refused(tmp_path: Path, content: str) -> None:
+    file = written(tmp_path, content)
+    assert refusal(lambda: load(file)) == f"{file}: an alias may not stand inside its own anchor"
+
+
+# --- mistakes in what it says ------------------------------------------------------------------
+
+WHOLE = "must be a whole number"
+COUNT = "must be a whole number of at least 1"
+NAME = "must be letters, digits, '.', '_' or '-', beginning with a letter or digit"
+VALUE = "must be true or false, a number, text, or a list of these"
+COSTS = ", ".join(key for key in METRICS if key.startswith("profile."))
+NO_ARGUMENT = f"is not an argument of hrnet ({', '.join(DEFAULTS)})"
+POSE_METRICS = "metrics.ap, metrics.ap50, metrics.ap75, metrics.ar"
+POSE_MISTAKES = [
+    # unknown and missing keys, at every depth
+    ("trian", {}, "trian: unknown key; did you mean 'train'?"),
+    ("train.batchsize", 1, "train.batchsize: unknown key; did you mean 'batch_size'?"),
+    ("task.los", "mse", "task.los: unknown key; did you mean 'loss'?"),
+    ("data.num_trian", 1, "data.num_trian: unknown key; did you mean 'num_train'?"),
+    ("space.vray", {}, "space.vray: unknown key; did you mean 'vary'?"),
+    (
+        "space.vary.across.choice",
+        [1],
+        "space.vary.across.choice: unknown key; did you mean 'choices'?",
+    ),
+    ("paper", {"tabel": "table12"}, "paper.tabel: unknown key; did you mean 'table'?"),
+    ("zzz", 1, "zzz: unknown key"),
+    ("name", GONE, "name: is missing"),
+    ("task.kind", GONE, "task.kind: is missing"),
+    ("data.num_val", GONE, "data.num_val: is missing"),
+    ("train.lr", GONE, "train.lr: is missing"),
+    ("space.vary", GONE, "space.vary: is missing"),
+    # wrong types
+    ("train.steps", "ten", f"train.steps: 'ten': {WHOLE}"),
+    ("train.steps", 10.0, f"train.steps: 10.0: {WHOLE}"),
+    ("train.steps", True, f"train.steps: True: {WHOLE}"),
+    ("train.steps", None, f"train.steps: None: {WHOLE}"),
+    ("seeds", True, f"seeds: True: {WHOLE}"),
+    ("train.lr", "fast", "train.lr: 'fast': must be a number"),
+    ("train.lr", True, "train.lr: True: must be a number"),
+    ("train", [], "train: []: must be a mapping"),
+    ("space", 3, "space: 3: must be a mapping"),
+    ("name", 3, "name: 3: must be text"),
+    ("data.input_size", 64, "data.input_size: 64: must be a list"),
+    ("data.input_size", [64, 64.5], f"data.input_size.1: 64.5: {WHOLE}"),
+    ("space.base.width", None, f"space.base.width: None: {VALUE}"),
+    ("space.base.width", [8, None], f"space.base.width: [8, None]: {VALUE}"),
+    # out of range
+    ("train.steps", 0, "train.steps: 0: must be greater than or equal to 1"),
+    ("train.batch_size", 1, "train.batch_size: 1: must be greater than or equal to 2"),
+    ("train.lr", 0, "train.lr: 0: must be greater than 0"),
+    ("train.lr", float("nan"), "train.lr: nan: must be a finite number"),
+    ("train.lr", float("inf"), "train.lr: inf: must be a finite number"),
+    ("task.sigma", float("nan"), "task.sigma: nan: must be a finite number"),
+    ("train.weight_decay", -1, "train.weight_decay: -1: must be greater than or equal to 0"),
+    ("train.evaluations", 11, "train.evaluations: 11: cannot be more than steps (10)"),
+    ("seeds", 1001, "seeds: 1001: must be less than or equal to 1000"),
+    ("data.input_size", [31, 64], "data.input_size.0: 31: must be greater than or equal to 32"),
+    ("data.input_size", [64], "data.input_size: [64]: must have at least 2 items"),
+    ("data.input_size", [64] * 3, "data.input_size: [64, 64, 64]: must have at most 2 items"),
+    ("data.seed", -1, "data.seed: -1: must be greater than or equal to 0"),
+    ("name", "a b", f"name: 'a b': {NAME}"),
+    ("name", "../a", f"name: '../a': {NAME}"),
+    ("name", "", f"name: '': {NAME}"),
+    ("name", "a" * 65, f"name: '{'a' * 65}': {NAME}"),
+    # the network
+    ("space.base.width", 0, f"space.base.width: 0: {COUNT}"),
+    ("space.base.width", True, f"space.base.width: True: {COUNT}"),
+    ("space.base.num_stages", 7, "space.base.num_stages: 7: the number of stages must be 2 to 4"),
+    (
+        "space.vary.across",
+        {"choices": []},
+        "space.vary.across.choices: []: must have at least 1 item",
+    ),
+    (
+        "space.vary.width",
+        {"low": 9, "high": 8},
+        "space.vary.width.high: 8: must be at least low (9)",
+    ),
+    (
+        "space.vary.acros",
+        {"choices": [True]},
+        f"space.vary.acros: {NO_ARGUMENT}; did you mean 'across'?",
+    ),
+    (
+        "space.base.nun_blocks",
+        2,
+        f"space.base.nun_blocks: {NO_ARGUMENT}; did you mean 'num_blocks'?",
+    ),
+    # names out of a list
+    (
+        "task.kind",
+        "poes",
+        "task.kind: 'poes': must be one of pose, segmentation; did you mean 'pose'?",
+    ),
+    ("data.kind", "coco", "data.kind: 'coco': must be one of synthetic_pose, segmentation_folder"),
+    (
+        "train.optimizer",
+        "adamm",
+        "train.optimizer: 'adamm': must be 'sgd', 'adam' or 'adamw'; did you mean 'adam'?",
+    ),
+    ("task.head", "v3", "task.head: 'v3': must be 'v1' or 'v2'; did you mean 'v2'?"),
+    ("search.sampler", "gird", "search.sampler: 'gird': must be 'grid'; did you mean 'grid'?"),
+    (
+        "objectives",
+        ["metrics.app"],
+        "objectives.0: 'metrics.app': unknown metric; did you mean 'metrics.ap'?",
+    ),
+    (
+        "objectives",
+        ["metrics.ap", "profile.mac"],
+        "objectives.1: 'profile.mac': unknown metric; did you mean 'profile.macs'?",
+    ),
+    (
+        "objectives",
+        ["metrics.miou"],
+        f"objectives.0: 'metrics.miou': must be one of {POSE_METRICS}",
+    ),
+    (
+        "objectives",
+        ["profile.macs"],
+        f"objectives.0: 'profile.macs': must be one of {POSE_METRICS}",
+    ),
+    (
+        "objectives",
+        ["metrics.ap", "metrics.ar"],
+        f"objectives.1: 'metrics.ar': must be one of {COSTS}",
+    ),
+    (
+        "objectives",
+        ["metrics.ap", "profile.macs", "profile.params"],
+        "objectives: ['metrics.ap', 'profile.macs', 'profile.params']: must have at most 2 items",
+    ),
+    (
+        "reference",
+        "tru",
+        "reference: 'tru': must be one of the arms (false, true); did you mean 'true'?",
+    ),
+    (
+        "paper",
+        {"table": "table21", "column": "pose_ap"},
+        f"paper.table: 'table21': must be one of {', '.join(TABLES)}; did you mean 'table12'?",
+    ),
+    (
+        "paper",
+        {"table": "table12", "column": "pose"},
+        "paper.column: 'pose': must be one of pose_ap, segmentation_miou; did you mean 'pose_ap'?",
+    ),
+    # what does not go together
+    (
+        "data",
+        SEGMENTATION["data"],
+        "data.kind: 'segmentation_folder': task pose needs data of kind synthetic_pose",
+    ),
+    (
+        "space.vary.width",
+        {"low": 1, "high": 9000},
+        "space.vary: 18000: a grid may have at most 10000 combinations",
+    ),
+]
+SEGMENTATION_MISTAKES = [
+    (
+        "task.class_weights",
+        [1.0, 2.0],
+        "task.class_weights: 2: must have one weight for each of 3 classes",
+    ),
+    ("task.class_weights", [1.0, 0.0, 1.0], "task.class_weights.1: 0.0: must be greater than 0"),
+    ("task.sigma", 1.0, "task.sigma: unknown key"),
+    ("data.root", "", "data.root: '': must have at least 1 character"),
+    ("data.class_names", ["a"], "data.class_names: ['a']: must have at least 2 items"),
+    ("data.ignore_label", 256, "data.ignore_label: 256: must be less than or equal to 255"),
+    ("data.crop_size", [16, 64], "data.crop_size.0: 16: must be greater than or equal to 32"),
+    (
+        "data",
+        POSE["data"],
+        "data.kind: 'synthetic_pose': task segmentation needs data of kind segmentation_folder",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "value", "text"),
+    [(POSE, *case) for case in POSE_MISTAKES]
+    + [(SEGMENTATION, *case) for case in SEGMENTATION_MISTAKES],
+)
+def test_a_mistake_is_told_with_file_key_value_and_rule(
+    tmp_path: Path, content: dict[str, Any], key: str, value: object, text: str
+) -> None:
+    file = written(tmp_path, changed(content, key, value))
+    assert refusal(lambda: load_study(file)) == f"{file}: {text}"
+
+
+def test_load_tells_spaces_from_studies(tmp_path: Path) -> None:
+    assert isinstance(load(written(tmp_path, POSE)), Study)
+    assert isinstance(load(written(tmp_path, POSE["space"])), Space)
+
+
+# --- dump --------------------------------------------------------------------------------------
+
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
+tricky = st.sampled_from(["1e3", "1e-3", "true", "null", "~", "3", "=", "<<", "a: b", "# x", "- y"])
+names = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z") | st.sampled_from(
+    ["1e3", "on", "0x1"]
+)
+numbers = st.floats(1e-9, 1e9)
+
+
+def spaces() -> st.SearchStrategy[dict[str, Any]]:
+    knobs = {
+        "across": st.just({"choices": [False, True]}),
+        "width": st.fixed_dictionaries({"low": st.integers(1, 8), "high": st.integers(8, 16)}),
+        "num_modules": st.just({"choices": [1, [1, 2, 1]]}),
+        "fusion": st.dictionaries(
+            texts | tricky, st.just({"final": True}), min_size=1, max_size=2
+        ).map(lambda arms: {"arms": arms}),
+    }
+    vary = st.fixed_dictionaries({}, optional=knobs).filter(bool)
+    base = st.fixed_dictionaries({}, optional={"num_blocks": st.integers(1, 3)})
+    return st.fixed_dictionaries({"vary": vary, "base": base, "description": texts | tricky})
+
+
+def studies() -> st.SearchStrategy[dict[str, Any]]:
+    train = st.fixed_dictionaries(
+        {"steps": st.integers(5, 1000), "batch_size": st.integers(2, 99), "lr": numbers},
+        optional={
+            "weight_decay": numbers,
+            "optimizer": st.sampled_from(["sgd", "adam", "adamw"]),
+            "schedule": st.sampled_from(["one_cycle", "poly", "constant"]),
+            "evaluations": st.integers(1, 5),
+        },
+    )
+    common = {"name": names, "title": texts | tricky, "space": spaces(), "train": train}
+    pose = st.fixed_dictionaries(
+        {"kind": st.just("pose"), "loss": st.sampled_from(["mse", "cross_entropy"])},
+        optional={"sigma": numbers},
+    )
+    folder = st.fixed_dictionaries(
+        {
+            "kind": st.just("segmentation_folder"),
+            "root": texts.filter(bool) | tricky,
+            "class_names": st.lists(texts | tricky, min_size=2, max_size=4),
+            "crop_size": st.just([64, 32]),
+        }
+    )
+    return st.fixed_dictionaries(
+        {**common, "task": pose, "data": st.just(POSE["data"])}
+    ) | st.fixed_dictionaries({**common, "task": st.just({"kind": "segmentation"}), "data": folder})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("studies")
+
+
+@given(content=studies())
+def test_a_dumped_study_loads_as_it_was(folder: Path, content: dict[str, Any]) -> None:
+    study = Study.model_validate(content)
+    if study.data.kind == "segmentation_folder":
+        absolute = {**content["data"], "root": "/" + content["data"]["root"].replace("\0", "")}
+        study = Study.model_validate({**content, "data": absolute})
+    file = folder / "dumped.yaml"
+    file.write_text(dump_study(study), encoding="utf-8", newline="")
+    assert load_study(file) == study
+
+
+@pytest.mark.parametrize("file", SHIPPED_STUDIES, ids=lambda file: file.name)
+def test_a_dumped_study_is_complete(file: Path, tmp_path: Path) -> None:
+    study = load_study(file)
+    dumped = yaml.safe_load(dump_study(study))
+    assert dumped.keys() == Study.model_fields.keys()
+    assert dumped["train"]["precision"] == "auto"
+    assert load_study(written(tmp_path, dump_study(study))) == study
+
+
+# --- what is shipped ---------------------------------------------------------------------------
+
+
+def test_spaces_and_studies_are_shipped() -> None:
+    assert SHIPPED_SPACES
+    assert {file.stem for file in SHIPPED_STUDIES} >= {"smoke", "fusion_ablation"}
+
+
+@pytest.mark.parametrize("file", SHIPPED_SPACES + SHIPPED_STUDIES, ids=lambda file: file.name)
+def test_shipped_networks_run(file: Path) -> None:
+    import torch
+
+    from hrnet_search.model import build
+
+    loaded = load(file)
+    space = loaded if isinstance(loaded, Space) else loaded.space
+    head = "v2" if isinstance(loaded, Space) else loaded.task.head
+    grid = space.grid()
+    for params in (grid[0], grid[-1]):
+        net = build(space.arch(params), head=head, num_outputs=7).eval()
+        with torch.inference_mode():
+            assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 7, 16, 16)
+
+
+@pytest.mark.parametrize("file", SHIPPED_STUDIES, ids=lambda file: file.name)
+def test_shipped_studies_are_named_as_their_file_and_say_how_to_run(file: Path) -> None:
+    assert load_study(file).name == file.stem
+    assert f"hrnet-search run studies/{file.name}" in file.read_text()
+
+
+@pytest.mark.parametrize("file", SHIPPED_STUDIES, ids=lambda file: file.name)
+def test_shipped_studies_of_the_paper_have_its_rows_as_arms(file: Path) -> None:
+    study = load_study(file)
+    if study.paper is None:
+        pytest.skip("sets no table beside it")
+    table = TABLES[study.paper.table]
+    metric, _ = table.columns[study.paper.column]
+    assert metric == study.accuracy
+    arguments = [study.space.arguments(params) for params in study.arms()]
+    assert [table.row(given) for given in arguments] == list(table.rows)
+
+
+# --- JSON Schema -------------------------------------------------------------------------------
+
+needs_schemas = pytest.mark.skipif(
+    not hasattr(study_module, "json_schemas"), reason="no JSON Schemas yet"
+)
+
+
+def validator(name: str) -> Any:
+    import jsonschema
+
+    schema = study_module.json_schemas()[name]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@needs_schemas
+@pytest.mark.parametrize("file", SHIPPED_SPACES + SHIPPED_STUDIES, ids=lambda file: file.name)
+def test_shipped_files_meet_the_json_schema(file: Path) -> None:
+    name = "space" if file in SHIPPED_SPACES else "study"
+    raw = yaml.load(file.read_text(), Loader=study_module._Loader)
+    assert list(validator(name).iter_errors(raw)) == []
+
+
+@needs_schemas
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trian", {}),
+        ("train.lrr", 1),
+        ("train.steps", "ten"),
+        ("train.steps", 0),
+        ("task.kind", "poes"),
+        ("space.vary", GONE),
+        ("data.input_size", [31, 64]),
+        ("name", "a b"),
+    ],
+)
+def test_the_json_schema_refuses_what_loading_refuses(key: str, value: object) -> None:
+    check = validator("study")
+    assert check.is_valid(POSE)
+    assert not check.is_valid(changed(POSE, key, value))
+
+
+# --- random damage -----------------------------------------------------------------------------
+
+JUNK: list[object] = [
+    *(None, True, 0, -1, 7, 10**20, 1.5, float("nan"), float("inf"), "", "x", "~", "1e3", "\0"),
+    *([], {}, [[]], [None], {"a": None}, {"kind": "pose"}, ["metrics.ap"], "\ud7ff", "\U0001f600"),
+    *({"choices": [1]}, {"arms": {"a": {}}}, {"low": 1, "high": 2}, [1, 2, 3], "spaces", "."),
+]
+
+
+def places(node: object) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) of nested lists and mappings."""
+    entries = node.items() if isinstance(node, dict) else enumerate(node)  # type: ignore[arg-type]
+    for key, value in entries:
+        yield node, key
+        if isinstance(value, (dict, list)):
+            yield from places(value)
+
+
+def swapped_type(value: object) -> object:
+    if isinstance(value, dict):
+        return list(value)
+    if isinstance(value, list):
+        return {str(number): entry for number, entry in enumerate(value)}
+    if isinstance(value, str):
+        return [value]
+    return str(value)
+
+
+def damaged(text: str, rng: random.Random) -> str:
+    """The text of a YAML file with one to three random mistakes."""
+    if rng.random() < 0.25:
+        start = rng.randrange(len(text))
+        piece = rng.choice(["", "\t", ": ", "[", "}", "\n-", "&a *a", "\x85", "'", "!!x "])
+        return text[:start] + piece + text[start + rng.randrange(3) :]
+    if rng.random() < 0.2:
+        return text[: rng.randrange(len(text))]
+    raw = yaml.safe_load(text)
+    for _ in range(rng.randint(1, 3)):
+        candidates = list(places(raw))
+        if not candidates:
+            break
+        node, key = rng.choice(candidates)
+        action = rng.choice(["delete", "swap", "rename", "junk"])
+        if action == "delete":
+            del node[key]
+        elif action == "swap":
+            node[key] = swapped_type(node[key])
+        elif action == "rename" and isinstance(node, dict):
+            node[key[:-1] + rng.choice("xyz_")] = node.pop(key)
+        else:
+            node[key] = copy.deepcopy(rng.choice(JUNK))
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=rng.random() < 0.5)
+
+
+@pytest.mark.parametrize("file", SHIPPED_SPACES + SHIPPED_STUDIES, ids=lambda file: file.name)
+def test_a_damaged_file_loads_or_is_refused_in_one_line(file: Path, tmp_path: Path) -> None:
+    rng = random.Random(file.name)
+    (tmp_path / "spaces").symlink_to(ROOT / "spaces")
+    victim = tmp_path / "studies" / file.name
+    victim.parent.mkdir()
+    text, refused = file.read_text(), 0
+    for _ in range(100):
+        victim.write_text(damaged(text, rng), encoding="utf-8")
+        try:
+            assert isinstance(load(victim), Study | Space)
+        except InputError as error:
+            refused += 1
+            assert str(error).strip()
+            assert "\n" not in str(error)
+            # The file it was found in, or the space file it names.
+            assert Path(str(error.file)).resolve() in (victim.resolve(), *SHIPPED_SPACES)
+    assert refused > 30
+
+
+def test_the_damage_is_of_every_kind() -> None:
+    text = SHIPPED_STUDIES[0].read_text()
+    rng = random.Random(0)
+    results = [damaged(text, rng) for _ in range(50)]
+    assert len(set(results)) > 45
+    assert json.dumps(results) != json.dumps([text] * 50)
