@@ -20,6 +20,7 @@ from .errors import InputError, nearest_name
 MIN_STAGES, MAX_STAGES = 2, 4  # the paper's four stages; stage 1 has one branch, stage s has s
 STEM_STRIDE = 4  # two convolutions of stride 2 (section 3.1)
 BOTTLENECK_EXPANSION = 4  # of the residual units of stage 1 (official code, `Bottleneck.expansion`)
+MAX_PER_STAGE = 10_000  # channels, modules, units: a slip of the keyboard must not fill the memory
 UPSAMPLE_MODES = ("nearest", "bilinear")
 
 
@@ -216,6 +217,8 @@ def _per_stage(name: str, value: object, count: int) -> tuple[int, ...]:
         entries = (value,) * count
     for entry in entries:
         _check_count(name, entry)
+        if entry > MAX_PER_STAGE:
+            raise InputError(f"must be at most {MAX_PER_STAGE}", key=name, value=entry)
     return entries
 
 

@@ -22,9 +22,8 @@ from .files import read_json, write_json
 from .model import build
 from .result import METRICS, Result
 from .study import Study, load_study
-from .tasks import load_task
+from .tasks import load_task, prepare
 from .tasks.base import Task, normalise
-from .tasks.cache import Prepared
 
 PACKAGE = Path(__file__).parent
 # Copied as they are: the network's source imports torch and the standard library alone.
@@ -109,8 +108,7 @@ def _pick(run: Path, study: Study, trial: int | None) -> Result | None:
 
 
 def _fill(folder: Path, run: Path, study: Study, result: Result) -> None:
-    prepared = result.environment["data"]
-    task = load_task(study, Prepared(Path(prepared["folder"]), prepared["checksum"]))
+    task = load_task(study, prepare(study, lambda done, total: None))  # from the cache, as a rule
     weights = (run / "trials" / f"{result.trial:05d}" / "weights.safetensors").read_bytes()
     model = build(ArchSpec.from_dict(result.arch), head=task.head, num_outputs=task.num_outputs)
     model.load_state_dict(load(weights))

@@ -15,6 +15,8 @@ MOMENTUM = 0.9  # of SGD, in all recipes of the paper (sections 5 and 6)
 POLY_POWER = 0.9  # of the paper's segmentation schedule (section 5)
 WARM_UP = 0.3  # share of a one-cycle schedule spent rising
 
+CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, ARM
+
 Report = Callable[[dict[str, float]], None]
 
 
@@ -56,8 +58,8 @@ def choose_hardware(settings: Train) -> Hardware:
 def _has_bfloat16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
+    return any(capabilities.get(name) for name in CPU_BFLOAT16)
 
 
 def train(

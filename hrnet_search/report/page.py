@@ -104,8 +104,16 @@ def _tables(run: Run) -> dict[str, tables.TextTable]:
         "failures": tables.failures_table(run),
         "metrics": tables.metrics_table(run),
         "training": tables.settings_table(_training(run)),
-        "environment": tables.settings_table(run.environment),
+        "environment": tables.settings_table(_environment(run)),
     }
+
+
+def _environment(run: Run) -> dict[str, Any]:
+    """The run's environment without names of this machine: reports are sent to others."""
+    shown = {name: value for name, value in run.environment.items() if name != "host"}
+    if isinstance(shown.get("data"), dict):
+        shown["data"] = {k: v for k, v in shown["data"].items() if k != "folder"}
+    return shown
 
 
 def _figures(run: Run) -> dict[str, Any]:
