@@ -163,11 +163,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    validate = _command(commands, "validate", "check study and space files, nothing else", _validate)
+    validate = _command(
+        commands, "validate", "check study and space files, nothing else", _validate
+    )
     validate.add_argument("files", type=Path, nargs="+", metavar="FILE")
     _add_set(validate)
 
-    run = _command(commands, "run", "run or continue a study, then report and export", _run, RUN_EPILOG)
+    run = _command(
+        commands, "run", "run or continue a study, then report and export", _run, RUN_EPILOG
+    )
     run.add_argument("study", type=Path, metavar="STUDY", help="the study's YAML file")
     _add_set(run)
     run.add_argument(

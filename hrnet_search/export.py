@@ -145,7 +145,17 @@ def _verify(folder: Path, model: nn.Module, task: Task) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         expected = Path(scratch) / "expected.safetensors"
         save_file({"input": image, "output": output.contiguous()}, expected)
-        command = [sys.executable, "-I", "-B", "-W", "ignore", "-c", _VERIFY, str(folder), str(expected)]
+        command = [
+            sys.executable,
+            "-I",
+            "-B",
+            "-W",
+            "ignore",
+            "-c",
+            _VERIFY,
+            str(folder),
+            str(expected),
+        ]
         threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env=os.environ | threads

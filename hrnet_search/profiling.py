@@ -94,7 +94,7 @@ def peak_memory(
 
 def latency(net: nn.Module, image: Tensor) -> float:
     """Median seconds of a forward pass: eager, float32, one thread, channels-last."""
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = net.to(memory_format=torch.channels_last)
     image = image.contiguous(memory_format=torch.channels_last)
     times = []
     with torch.inference_mode(), _one_thread():

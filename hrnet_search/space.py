@@ -74,7 +74,11 @@ def _knob_tag(value: Any) -> str | None:
     return None
 
 
-KNOB_TAGS = {"choices knob": Choices, "range knob": Range, "arms knob": Arms}
+KNOB_TAGS: dict[str, type[Strict]] = {
+    "choices knob": Choices,
+    "range knob": Range,
+    "arms knob": Arms,
+}
 Knob = Annotated[
     Annotated[Choices, Tag("choices knob")]
     | Annotated[Range, Tag("range knob")]

@@ -25,6 +25,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MIN_INPUT = 32  # pixels: stride of the fourth branch (section 3.1)
 
 Model = TypeVar("Model", bound=Strict)
+Head = Literal["v1", "v2"]
 Pixels = Annotated[int, Field(ge=MIN_INPUT)]
 Size = Annotated[list[Pixels], Field(min_length=2, max_length=2)]
 
@@ -33,7 +34,7 @@ class PoseTask(Strict):
     """Top-down pose estimation: heatmaps of COCO's 17 keypoints, AP over OKS."""
 
     kind: Literal["pose"]
-    head: Literal["v1", "v2"] = Field(default="v1", description="Representation head.")
+    head: Head = Field(default="v1", description="Representation head.")
     loss: Literal["mse", "cross_entropy"] = Field(
         default="mse",
         description="mse: the paper's, on Gaussian heatmaps. cross_entropy: a softmax over all "
@@ -57,7 +58,7 @@ class SegmentationTask(Strict):
     """Semantic segmentation: cross-entropy per pixel, mean intersection over union."""
 
     kind: Literal["segmentation"]
-    head: Literal["v1", "v2"] = Field(default="v2", description="Representation head.")
+    head: Head = Field(default="v2", description="Representation head.")
     class_weights: list[Annotated[float, Field(gt=0)]] = Field(
         default=[],
         description="Weight of each class in the loss, none for equal weights. The official "
@@ -110,7 +111,9 @@ class Train(Strict):
     memory_format: Literal["auto", "channels_last", "contiguous"] = Field(
         default="auto", description="auto: channels_last, the faster one on CPU and GPU."
     )
-    evaluations: int = Field(default=5, ge=1, description="Evaluations, evenly spaced, last at end.")
+    evaluations: int = Field(
+        default=5, ge=1, description="Evaluations, evenly spaced, last at end."
+    )
 
     @model_validator(mode="after")
     def _enough_steps(self) -> "Train":
@@ -414,11 +417,15 @@ def _tag_error(key: str, value: Any, context: Mapping[str, Any]) -> InputError:
         return InputError("is missing", key=key)
     names = re.findall(r"'([^']*)'", context["expected_tags"])
     rule = f"must be one of {', '.join(names)}"
-    return InputError(rule, key=key, value=context["tag"], nearest=nearest_name(context["tag"], names))
+    return InputError(
+        rule, key=key, value=context["tag"], nearest=nearest_name(context["tag"], names)
+    )
 
 
 def _rule(message: str) -> str:
-    text = message.replace("Input should be ", "must be ").replace("a valid integer", "a whole number")
+    text = message.replace("Input should be ", "must be ").replace(
+        "a valid integer", "a whole number"
+    )
     text = text.replace("a valid boolean", "true or false").replace("a valid string", "text")
     text = text.replace("a valid array", "a list").replace("a valid ", "a ")
     text = text.replace("must be an object", "must be a mapping")

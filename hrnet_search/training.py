@@ -1,8 +1,9 @@
 """Training of one network, readable top to bottom."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,9 @@ def choose_hardware(settings: Train) -> Hardware:
 def _has_bfloat16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
+    capabilities: Mapping[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older releases do not tell
     return any(capabilities.get(name) for name in CPU_BFLOAT16)
 
 
@@ -131,7 +134,11 @@ def evaluation_steps(settings: Train) -> set[int]:
 
 def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
     # Fused: hundreds of small tensors cost a tenth of a step otherwise, on a CPU.
-    common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+    common: dict[str, Any] = {
+        "lr": settings.lr,
+        "weight_decay": settings.weight_decay,
+        "fused": True,
+    }
     if settings.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=MOMENTUM, **common)
     optimizer = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW

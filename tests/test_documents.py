@@ -1,4 +1,4 @@
-"""What is written down is true: README's commands run, schemas are in step, links lead somewhere."""
+"""What is written down is true: commands parse, schemas are in step, links lead somewhere."""
 
 import json
 import re

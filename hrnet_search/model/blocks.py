@@ -4,6 +4,9 @@ Attribute names are those of the official code, so that a state dict of ours is 
 Shapes: B images, C_r channels, H_r and W_r height and width of branch r.
 """
 
+from collections.abc import Iterable
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,9 +101,9 @@ class Fusion(nn.ModuleList):
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         """A list of (B, C_r, H_r, W_r) in, one of its first `num_outputs` shapes out."""
-        return [self._fuse(i, paths, xs) for i, paths in enumerate(self)]
+        return [self._fuse(i, cast(nn.ModuleList, paths), xs) for i, paths in enumerate(self)]
 
-    def _fuse(self, i: int, paths: nn.ModuleList, xs: list[Tensor]) -> Tensor:
+    def _fuse(self, i: int, paths: Iterable[nn.Module], xs: list[Tensor]) -> Tensor:
         total: Tensor | None = None
         for j, (path, x) in enumerate(zip(paths, xs, strict=True)):
             y = path(x)

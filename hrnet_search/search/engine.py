@@ -155,7 +155,7 @@ def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
 
     scratch = ledger.folder / "ray"
     gpus = torch.cuda.device_count() / jobs
-    resources = {"cpu": 1, "gpu": gpus} if gpus else {"cpu": 1}
+    resources = {"cpu": 1.0, "gpu": gpus}
     tuner = tune.Tuner(
         tune.with_resources(train_trial, resources),
         tune_config=tune.TuneConfig(

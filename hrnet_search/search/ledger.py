@@ -258,9 +258,13 @@ def _check_same(path: Path, study: Study) -> None:
     for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
         allowed = key == "data.root" or any(_below(key, name) for name in HARMLESS)
-        if old != new and not allowed and not (key == "seeds" and new > old):
+        if old != new and not allowed and not (key == "seeds" and _grown(old, new)):
             rule = f"was {old!r} when {path.parent} was run; use --fresh to start over"
             raise InputError(rule, key=key, value=new)
+
+
+def _grown(old: Any, new: Any) -> bool:
+    return isinstance(old, int) and isinstance(new, int) and new > old
 
 
 def _below(key: str, name: str) -> bool:

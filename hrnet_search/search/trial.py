@@ -80,9 +80,7 @@ def _train(
     hardware = Hardware(
         environment["device"], environment["precision"], environment["memory_format"]
     )
-    metrics = train(
-        model, task, study.train, seed=job["seed"], hardware=hardware, report=record
-    )
+    metrics = train(model, task, study.train, seed=job["seed"], hardware=hardware, report=record)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     write_atomic(folder / "weights.safetensors", save(weights))
     return metrics

@@ -1,4 +1,4 @@
-"""What Ray Tune is given: a trainable that runs a trial's folder, a searcher that asks the ledger."""
+"""What Ray Tune is given: a trainable that runs a trial, a searcher that asks the ledger."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class LedgerSearch(Searcher):
         self.ledger, self.display = ledger, display
         self.numbers: dict[str, int] = {}  # Tune's trial id -> ours
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         job = self.ledger.next()
         if job is None:
             # An interrupted trial may still come back; Tune asks again while others run.

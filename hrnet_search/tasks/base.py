@@ -20,8 +20,11 @@ class Task(Protocol):
         num_outputs: Channels the network puts out: joints or classes.
     """
 
-    head: str
-    num_outputs: int
+    @property
+    def head(self) -> str: ...
+
+    @property
+    def num_outputs(self) -> int: ...
 
     def batch(self, step: int, *, size: int, seed: int) -> tuple[Tensor, Any]:
         """Training images (B, 3, H, W), normalised, and their targets: a pure function."""
@@ -41,7 +44,7 @@ class Task(Protocol):
 
 def normalise(images: np.ndarray) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), already channels-last in memory."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).float()
+    pixels = torch.from_numpy(np.array(images, order="C")).float()  # a copy: maps are read-only
     return ((pixels - MEAN) / STD).permute(0, 3, 1, 2)
 
 

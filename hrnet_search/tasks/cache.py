@@ -41,9 +41,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("hrnet-search"))
 
 
-def cached(
-    identity: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
-) -> Prepared:
+def cached(identity: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]) -> Prepared:
     """The arrays that `identity` stands for, made by `make` if they are not there yet.
 
     Args:

@@ -230,7 +230,8 @@ def _read_pair(
     picture = _open(label_file)
     if picture.mode not in ("L", "P"):
         raise InputError(
-            f"is an image of mode {picture.mode}; labels must be 8-bit, one channel", file=label_file
+            f"is an image of mode {picture.mode}; labels must be 8-bit, one channel",
+            file=label_file,
         )
     label = np.asarray(picture)
     if label.shape != image.shape[:2]:
@@ -239,7 +240,9 @@ def _read_pair(
     count = len(data.class_names)
     wrong = label[(label >= count) & (label != data.ignore_label)]
     if wrong.size:
-        rule = f"labels must be 0 to {count - 1} (data.class_names) or {data.ignore_label} (ignored)"
+        rule = (
+            f"labels must be 0 to {count - 1} (data.class_names) or {data.ignore_label} (ignored)"
+        )
         raise InputError(rule, file=label_file, value=int(wrong[0]))
     return image, label
 

@@ -38,8 +38,10 @@ def main(image_file: Path = HERE / "sample.png", output: Path = Path("prediction
     draw = ImageDraw.Draw(canvas)
     for place, name in enumerate(about["classes"]):
         share = float((classes == place).float().mean())
-        draw.rectangle([width + 8, ROW * place + 3, width + 20, ROW * place + 15],
-                       fill=tuple(palette[place].tolist()))
+        draw.rectangle(
+            [width + 8, ROW * place + 3, width + 20, ROW * place + 15],
+            fill=tuple(palette[place].tolist()),
+        )
         draw.text((width + 26, ROW * place + 3), f"{name} {share:.0%}", fill="black")
         print(f"{name:15s} {share:6.1%}")
     canvas.save(output)

@@ -90,7 +90,7 @@ def test_nothing_of_ray_and_nothing_half_written_is_left(finished: Path) -> None
     assert names == {
         "environment.json", "lock", "profiles", "results.jsonl", "study.db", "study.yaml", "trials",
     }  # fmt: skip
-    assert not [path for path in finished.rglob(".*")]
+    assert not list(finished.rglob(".*"))
 
 
 def test_results_hold_what_reports_need(finished: Path) -> None:
