@@ -183,6 +183,8 @@ CHOICE = "must be one of nearest, bilinear"
 @pytest.mark.parametrize(
     ("given", "text"),
     [
+        ({"num_modules": 10**20}, f"num_modules: {10**20}: must be at most 10000"),
+        ({"width": [8, 8, 10_001]}, "width: 10001: must be at most 10000"),
         ({"num_stages": 7}, f"num_stages: 7: {STAGES}"),
         ({"num_stages": 1}, f"num_stages: 1: {STAGES}"),
         ({"num_stages": True}, "num_stages: True: must be a whole number"),

@@ -1,5 +1,6 @@
 """Search spaces: what varies, in which order, and what is refused."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_a_range_holds_every_step_up_to_high(low: int, length: int, step: int) -
     values = knob.values()
     assert values[0] == low
     assert low + length - step < values[-1] <= low + length
-    assert {b - a for a, b in zip(values, values[1:], strict=False)} <= {step}
+    assert {b - a for a, b in pairwise(values)} <= {step}
 
 
 def test_of_combinations_that_build_the_same_network_the_first_is_kept() -> None:
@@ -132,6 +133,7 @@ ARGUMENTS = (
     "stage1_width, stem_width, within, across, final, upsample, align_corners)"
 )
 COUNT = "must be a whole number of at least 1"
+ENTRIES = "must be a number or a list with an entry for each of 3 stages"
 KNOB = "must be a mapping with choices, with low and high, or with arms"
 
 
@@ -199,7 +201,7 @@ KNOB = "must be a mapping with choices, with low and high, or with arms"
         ),
         (
             {"base": {"num_modules": [1, 2]}, "vary": {"num_stages": {"choices": [3, 4]}}},
-            "base.num_modules: [1, 2]: must be a number or a list with an entry for each of 3 stages",
+            f"base.num_modules: [1, 2]: {ENTRIES}",
         ),
         (
             {"base": {"width": None}, "vary": {"num_blocks": {"choices": [1]}}},
@@ -225,6 +227,4 @@ def test_values_that_clash_only_together_are_refused_by_the_grid(tmp_path: Path)
         },
         "base": {"num_stages": 2},
     }
-    assert refusal(tmp_path, content) == (
-        "width: [8]: must be a number or a list with an entry for each of 3 stages"
-    )
+    assert refusal(tmp_path, content) == (f"width: [8]: {ENTRIES}")

@@ -142,11 +142,10 @@ def test_kill_9_leaves_a_study_that_continues(finished: Path, tmp_path: Path) ->
 def test_a_killed_worker_is_replaced_and_no_port_is_open_to_others(tmp_path: Path) -> None:
     with start(tmp_path, *STEPS, "--jobs", "1") as process:
         wait_for(tmp_path, process, 0)
-        addresses = listening_addresses()
-        workers = subprocess.run(
-            ["pgrep", "-f", "ray::.*train"], capture_output=True, text=True, check=False
-        )
-        os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+        family = descendants(process.pid)
+        addresses = listening_addresses([process.pid, *family])
+        (worker,) = [pid for pid, title in family.items() if "ImplicitFunc" in title]
+        os.kill(worker, signal.SIGKILL)
         errors = process.communicate(timeout=200)[1]
     assert process.returncode == 0, errors
     assert "its worker died" in errors
@@ -164,14 +163,31 @@ def test_failed_trials_are_listed_and_the_exit_status_is_1(tmp_path: Path) -> No
     assert (tmp_path / "reports" / "smoke" / "index.html").is_file()
 
 
-def listening_addresses() -> set[str]:
-    """Local addresses that Ray's processes listen on for TCP."""
-    pids = subprocess.run(["pgrep", "-f", "ray"], capture_output=True, text=True, check=False)
-    sockets = {
-        os.readlink(link)
-        for pid in pids.stdout.split()
-        for link in _links(Path("/proc") / pid / "fd")
-    }
+def descendants(pid: int) -> dict[int, str]:
+    """Processes below `pid`: number -> title."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # After the name in brackets, which may hold anything: state, parent, ...
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            )
+            titles[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # it has ended
+            continue
+    found: dict[int, str] = {}
+    frontier = [pid]
+    while frontier:
+        parent = frontier.pop()
+        children = [child for child, its in parents.items() if its == parent]
+        found |= {child: titles.get(child, "") for child in children}
+        frontier += children
+    return found
+
+
+def listening_addresses(pids: list[int]) -> set[str]:
+    """Local addresses that these processes listen on for TCP."""
+    sockets = {os.readlink(link) for pid in pids for link in _links(Path(f"/proc/{pid}/fd"))}
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

@@ -1,0 +1,120 @@
+"""Prepared data is made once, whole or not at all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hrnet_search.errors import InputError
+from hrnet_search.tasks import cache as cache_module
+from hrnet_search.tasks.cache import CACHE_VARIABLE, cache_folder, cached
+
+ARRAYS = {"a": np.arange(6, dtype=np.uint8).reshape(2, 3), "b": np.array([0.5, 1.5])}
+
+
+class Make:
+    """Hands out arrays and counts how often it was asked."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray] = ARRAYS) -> None:
+        self.arrays, self.calls = arrays, 0
+
+    def __call__(self) -> Mapping[str, np.ndarray]:
+        self.calls += 1
+        return self.arrays
+
+
+def test_the_folder_is_the_variables_or_the_platforms(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cache_folder() == cache
+    monkeypatch.delenv(CACHE_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    monkeypatch.setattr(
+        cache_module.platformdirs, "user_cache_dir", lambda name: f"/somewhere/{name}"
+    )
+    assert cache_folder() == Path("/somewhere/hrnet-search")
+
+
+def test_arrays_are_made_once_and_come_back_equal(cache: Path) -> None:
+    make = Make()
+    first = cached({"x": 1}, make)
+    second = cached({"x": 1}, make)
+    assert make.calls == 1
+    assert first == second
+    assert first.folder.parent == cache
+    for name, array in ARRAYS.items():
+        mapped = second.array(name)
+        assert isinstance(mapped, np.memmap)
+        assert mapped.dtype == array.dtype
+        assert np.array_equal(mapped, array)
+
+
+def test_mapped_arrays_are_read_only(cache: Path) -> None:
+    array = cached({"x": 1}, Make()).array("a")
+    with pytest.raises(ValueError, match="read-only"):
+        array[0, 0] = 1
+
+
+def test_another_identity_is_another_folder_and_key_order_does_not_matter(cache: Path) -> None:
+    make = Make()
+    folders = [cached(i, make).folder for i in ({"x": 1, "y": 2}, {"y": 2, "x": 1}, {"x": 2})]
+    assert folders[0] == folders[1] != folders[2]
+    assert make.calls == 2
+
+
+def test_the_checksum_is_of_the_contents(cache: Path) -> None:
+    one = cached({"x": 1}, Make()).checksum
+    assert cached({"x": 2}, Make()).checksum == one
+    assert cached({"x": 3}, Make({"a": ARRAYS["a"] + 1, "b": ARRAYS["b"]})).checksum != one
+
+
+def test_what_a_killed_process_left_is_ignored(cache: Path) -> None:
+    partial = cache / ".partial-killed"
+    partial.mkdir(parents=True)
+    (partial / "a.npy").write_bytes(b"half of an arr")
+    make = Make()
+    assert np.array_equal(cached({"x": 1}, make).array("a"), ARRAYS["a"])
+    assert make.calls == 1
+    assert np.array_equal(cached({"x": 1}, make).array("a"), ARRAYS["a"])
+    assert make.calls == 1
+
+
+def test_nothing_stays_when_making_fails(cache: Path) -> None:
+    def fail() -> Mapping[str, np.ndarray]:
+        raise InputError("is broken", file="a.png")
+
+    with pytest.raises(InputError, match=r"a\.png: is broken"):
+        cached({"x": 1}, fail)
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_nothing_stays_when_the_disk_is_full(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module.np, "save", fail)
+        with pytest.raises(InputError) as caught:
+            cached({"x": 1}, Make())
+    assert str(caught.value) == (
+        f"{str(cache)!r}: the cache folder cannot be written to ([Errno 28] No space left on "
+        f"device); set {CACHE_VARIABLE}"
+    )
+    assert list(cache.iterdir()) == []
+    assert np.array_equal(cached({"x": 1}, Make()).array("a"), ARRAYS["a"])
+
+
+def test_a_cache_folder_that_is_a_file_is_refused(cache: Path) -> None:
+    cache.write_text("x")
+    with pytest.raises(InputError, match=rf"cannot be written to .*; set {CACHE_VARIABLE}"):
+        cached({"x": 1}, Make())
+
+
+def test_of_two_makers_at_once_the_first_to_finish_wins(cache: Path) -> None:
+    def make() -> Mapping[str, np.ndarray]:
+        cached({"x": 1}, Make())  # another study, faster
+        return {"a": ARRAYS["a"] + 1, "b": ARRAYS["b"]}
+
+    assert np.array_equal(cached({"x": 1}, make).array("a"), ARRAYS["a"])
+    assert len(list(cache.iterdir())) == 1

@@ -1,0 +1,79 @@
+"""The README's commands and code are run as they stand, only with fewer steps and images."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+# Appended to `run`: the last value of a key counts. The smoke study is small as it is.
+SMALLER = ["train.steps=2", "train.evaluations=1", "train.batch_size=2", "seeds=1"]
+SMALLER_POSE = ["data.num_train=8", "data.num_val=4"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """The README's hrnet-search commands in order."""
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("hrnet-search")]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the shipped files, and data in the CamVid layout where the README has it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("studies", "spaces"):
+        (folder / name).symlink_to(ROOT / name)
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name, shape in ((split, (180, 240, 3)), (f"{split}annot", (180, 240))):
+            (folder / "data" / "camvid" / name).mkdir(parents=True)
+            for number in range(2):
+                pixels = rng.integers(0, 12, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "data" / "camvid" / name / f"{number}.png")
+    return folder
+
+
+def test_the_readme_shows_every_command() -> None:
+    assert {words[1] for words in commands()} == {"validate", "run", "report", "export"}
+
+
+def test_the_readmes_commands_run_in_order_and_leave_what_it_promises(checkout: Path) -> None:
+    for words in commands():
+        arguments = words[1:]
+        if arguments[0] == "run" and "smoke" not in arguments[1]:
+            smaller = SMALLER + (SMALLER_POSE if "camvid" not in arguments[1] else [])
+            arguments += [part for value in smaller for part in ("--set", value)]
+        done = subprocess.run(
+            [sys.executable, "-m", "hrnet_search.cli", *arguments],
+            cwd=checkout, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (words, done.stderr)
+    promised = re.findall(r"^\| `([^`]+)`", README, re.MULTILINE)
+    assert len(promised) >= 4
+    for path in promised:
+        assert (checkout / path).exists(), path
+    example = subprocess.run(
+        [sys.executable, "example.py"], cwd=checkout / "reports" / "fusion_ablation" / "winner",
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert example.returncode == 0, example.stderr
+
+
+def test_the_readmes_python_prints_what_it_says() -> None:
+    (code,) = blocks("python")
+    said = re.search(r"print\(.*?# (.*)$", code, re.MULTILINE)
+    assert said is not None
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == said[1], done.stderr
