@@ -20,7 +20,7 @@ from .errors import InputError, nearest_name
 MIN_STAGES, MAX_STAGES = 2, 4  # the paper's four stages; stage 1 has one branch, stage s has s
 STEM_STRIDE = 4  # two convolutions of stride 2 (section 3.1)
 BOTTLENECK_EXPANSION = 4  # of the residual units of stage 1 (official code, `Bottleneck.expansion`)
-MAX_PER_STAGE = 10_000  # channels, modules, units: a slip of the keyboard must not fill the memory
+MAX_COUNT = 10_000  # channels, modules, units: a slip of the keyboard must not fill the memory
 UPSAMPLE_MODES = ("nearest", "bilinear")
 
 
@@ -185,8 +185,9 @@ def hrnet(
     widths = _per_stage("width", width, count)
     modules = _per_stage("num_modules", num_modules, count)
     blocks = _per_stage("num_blocks", num_blocks, count)
-    for name, value in (("stage1_width", stage1_width), ("stem_width", stem_width)):
-        _check_count(name, value)
+    _check_argument("stage1_blocks", stage1_blocks)
+    _check_argument("stage1_width", stage1_width)
+    _check_argument("stem_width", stem_width)
     stages = []
     for index in range(count):
         branches = index + 2
@@ -216,15 +217,19 @@ def _per_stage(name: str, value: object, count: int) -> tuple[int, ...]:
     else:
         entries = (value,) * count
     for entry in entries:
-        _check_count(name, entry)
-        if entry > MAX_PER_STAGE:
-            raise InputError(f"must be at most {MAX_PER_STAGE}", key=name, value=entry)
+        _check_argument(name, entry)
     return entries
 
 
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError("must be a whole number of at least 1", key=name, value=value)
+
+
+def _check_argument(name: str, value: Any) -> None:
+    _check_count(name, value)
+    if value > MAX_COUNT:
+        raise InputError(f"must be at most {MAX_COUNT}", key=name, value=value)
 
 
 def _check_bool(name: str, value: object) -> None:

@@ -67,13 +67,16 @@ def _validate(options: argparse.Namespace, _: list[str]) -> int:
 def _run(options: argparse.Namespace, given: list[str]) -> int:
     from rich.console import Console
 
+    from .files import require_writable
     from .study import load_study
 
     study = load_study(options.study, options.set)
     # Threads of numpy and torch in this process; trials set their own.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from .search.engine import Interrupted, run_study
+    from .search.engine import Interrupted, StuckError, run_study
 
+    reports = options.out / "reports" / study.name
+    require_writable(reports, key="--out")
     console = Console(stderr=True)
     command = shlex.join(["hrnet-search", *(word for word in given if word != "--fresh")])
     try:
@@ -86,36 +89,38 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             console=console,
         )
     except Interrupted:
-        console.print("Interrupted. The same command continues the study.", highlight=False)
+        print(f"Interrupted. To continue the study:  {command}", file=sys.stderr)
         return INTERRUPTED
-    return _finish(run, options.out / "reports" / study.name)
+    except StuckError as error:
+        print(f"hrnet-search: {error}", file=sys.stderr)
+        return FAILED_TRIALS
+    return _finish(run, reports)
 
 
 def _report(options: argparse.Namespace, _: list[str]) -> int:
+    run, reports = _find_run(options.study, options.out)
     from .report import write_report
 
-    run = _find_run(options.study, options.out)
-    print(f"Report: {write_report(run, options.out / 'reports' / run.name)}")
+    print(f"Report: {write_report(run, reports)}")
     return DONE
 
 
 def _export(options: argparse.Namespace, _: list[str]) -> int:
+    run, reports = _find_run(options.study, options.out)
     from .export import export_winner
 
-    run = _find_run(options.study, options.out)
-    winner = export_winner(run, options.out / "reports" / run.name, trial=options.trial)
-    if winner is None:
+    folder = export_winner(run, reports, trial=options.trial)
+    if folder is None:
         raise InputError("no trial is complete yet", file=run)
-    print(f"Winner: {winner}")
+    print(f"Exported: {folder}")
     return DONE
 
 
 def _finish(run: Path, out: Path) -> int:
     """Export the winner, write the report, list failures, say where everything is."""
-    from .files import read_json_lines, require_writable
+    from .files import read_json_lines
     from .report import write_report
 
-    require_writable(out, key="--out")
     results = read_json_lines(run / "results.jsonl")
     failed = [result for result in results if result["state"] == "failed"]
     winner = None
@@ -137,18 +142,20 @@ def _finish(run: Path, out: Path) -> int:
     return FAILED_TRIALS if failed else DONE
 
 
-def _find_run(study: str, out: Path) -> Path:
-    """The folder of a run study, given its file, its name or the folder itself."""
+def _find_run(study: str, out: Path) -> tuple[Path, Path]:
+    """Folders of run and report of a study that was run, given its file or its name."""
+    from .files import require_writable
     from .study import load_study
 
     path = Path(study)
-    name = load_study(path).name if path.suffix in (".yaml", ".yml") else path.name
-    run = out / "runs" / name
+    name = load_study(path).name if path.suffix in (".yaml", ".yml") else study
+    run, reports = out / "runs" / name, out / "reports" / name
     if not (run / "study.yaml").exists():
         known = [p.parent.name for p in (out / "runs").glob("*/study.yaml")]
         rule = f"has not been run in {out / 'runs'}"
         raise InputError(rule, key="study", value=study, nearest=nearest_name(name, known))
-    return run
+    require_writable(reports, key="--out")
+    return run, reports
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -226,10 +233,9 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
+    return int(text)
 
 
 def _cores() -> int:

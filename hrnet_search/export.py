@@ -64,12 +64,12 @@ def choose_winner(results: Sequence[Result], key: str) -> Result | None:
 
 
 def export_winner(run: Path, out: Path, *, trial: int | None = None) -> Path | None:
-    """Write `out/winner` from the best trial of `run`, and check it in a clean process.
+    """Write the best trial's network to `out/winner`, and check it in a clean process.
 
     Args:
         run: `runs/<study>`.
         out: `reports/<study>`.
-        trial: Export this trial instead of the best one.
+        trial: Export this one instead, to `out/trial-NNNNN`.
 
     Returns:
         The folder, or None if no trial is complete.
@@ -80,7 +80,7 @@ def export_winner(run: Path, out: Path, *, trial: int | None = None) -> Path | N
     """
     study = load_study(run / "study.yaml")
     result = _pick(run, study, trial)
-    folder = out / "winner"
+    folder = out / ("winner" if trial is None else f"trial-{trial:05d}")
     if result is None or _source(folder) == _provenance(result):
         return folder if result else None
     out.mkdir(parents=True, exist_ok=True)
@@ -176,15 +176,15 @@ def _provenance(result: Result) -> dict[str, str | int]:
 
 def _source(folder: Path) -> object:
     """The provenance of what is exported there now, if anything is."""
-    file = folder / "arch.json"
-    return read_json(file)["source"] if file.exists() else None
+    files = [folder / name for name in ("arch.json", "weights.safetensors")]
+    return read_json(files[0])["source"] if all(file.exists() for file in files) else None
 
 
 def _replace(folder: Path, temporary: Path) -> None:
-    """Put a finished folder in place; the old one is gone only when the new one is there."""
+    """Put a finished folder in place of an old one."""
     old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".old-"))
     if folder.exists():
-        folder.rename(old / "winner")
+        folder.rename(old / folder.name)
     temporary.rename(folder)
     shutil.rmtree(old)
 
@@ -196,7 +196,7 @@ def _card(study: Study, result: Result) -> str:
     table = "\n".join(f"| {m.title} | {m.show(value)} |" for m, value in rows)
     versions = ", ".join(f"{k} {v}" for k, v in result.environment["versions"].items())
     height, width = study.input_size
-    return f"""# {study.name}: the winning network
+    return f"""# {study.name}: a trained network
 
 An HRNet for {study.task.kind}, arm `{result.arm}`, trained in trial {result.trial} (seed
 {result.seed}) of the study `{study.name}` at {height}x{width} pixels.

@@ -104,12 +104,41 @@ class Space(Strict):
                     _check_arguments(settings, key=f"vary.{name}.arms.{arm}")
             else:
                 _check_arguments({name: None}, key="vary")
-            for value in knob.values():
-                try:
-                    hrnet(**{**self.base, **_settings(name, knob, value)})  # type: ignore[arg-type]
-                except InputError as error:
-                    raise _locate(error, self.base, name, knob, value) from None
+        self._check_overlap()
+        for params in self._to_check():
+            try:
+                self.arch(params)
+            except InputError as error:
+                raise self._locate(error, params) from None
         return self
+
+    def _check_overlap(self) -> None:
+        """Two knobs that set one argument would overrule each other."""
+        setters: dict[str, str] = {}
+        for name, knob in self.vary.items():
+            for argument in {a for value in knob.values() for a in _settings(name, knob, value)}:
+                if setters.setdefault(argument, name) != name:
+                    rule = f"is set by the knob {setters[argument]} too"
+                    raise InputError(rule, key=f"vary.{name}", value=argument)
+
+    def _to_check(self) -> Iterator[dict[str, Value]]:
+        """All combinations if they can be listed, else each value beside the others' first."""
+        if self.size <= MAX_GRID:
+            yield from self.params()
+            return
+        first = {name: knob.values()[0] for name, knob in self.vary.items()}
+        for name, knob in self.vary.items():
+            yield from ({**first, name: value} for value in knob.values())
+
+    def _locate(self, error: InputError, params: dict[str, Value]) -> InputError:
+        """Name the place in the file that a refused argument of `hrnet` came from."""
+        key = f"base.{error.key}" if error.key in self.base else "vary"
+        for name, value in params.items():
+            knob = self.vary[name]
+            if error.key in _settings(name, knob, value):
+                inside = f".arms.{value}.{error.key}" if isinstance(knob, Arms) else ""
+                key = f"vary.{name}{inside}"
+        return InputError(error.rule, key=key, value=error.value, nearest=error.nearest)
 
     def params(self) -> Iterator[dict[str, Value]]:
         """Every combination of knob values, the last knob changing fastest."""
@@ -170,18 +199,3 @@ def _check_arguments(settings: dict[str, Any], *, key: str) -> None:
         if name not in DEFAULTS:
             rule = f"is not an argument of hrnet ({', '.join(DEFAULTS)})"
             raise InputError(rule, key=f"{key}.{name}", nearest=nearest_name(name, DEFAULTS))
-
-
-def _locate(
-    error: InputError, base: Settings, name: str, knob: Choices | Range | Arms, value: Value
-) -> InputError:
-    """Name the place in the file that a refused argument of `hrnet` came from."""
-    if isinstance(knob, Arms) and error.key in knob.arms[str(value)]:
-        key = f"vary.{name}.arms.{value}.{error.key}"
-    elif error.key == name:
-        key = f"vary.{name}"
-    elif error.key in base:
-        key = f"base.{error.key}"
-    else:
-        key = f"vary.{name}"
-    return InputError(error.rule, key=key, value=error.value, nearest=error.nearest)

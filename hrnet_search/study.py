@@ -123,12 +123,6 @@ class Train(Strict):
         return self
 
 
-class Search(Strict):
-    """Which networks of the space are trained."""
-
-    sampler: Literal["grid"] = Field(default="grid", description="grid: every one.")
-
-
 class Paper(Strict):
     """The table of the paper that this study repeats."""
 
@@ -152,7 +146,6 @@ class Study(Strict):
     data: Annotated[SyntheticPose | SegmentationFolder, Field(discriminator="kind")]
     space: Space = Field(description="A space, or in a file the path of one.")
     train: Train
-    search: Search = Search()
     seeds: int = Field(default=3, ge=1, le=1000, description="Trainings of each network.")
     objectives: list[str] = Field(
         default=[], max_length=2, description="Metrics to compare by; accuracy first, then cost."
@@ -171,6 +164,9 @@ class Study(Strict):
             if count not in (0, classes):
                 rule = f"must have one weight for each of {classes} classes"
                 raise InputError(rule, key="task.class_weights", value=count)
+            if self.data.ignore_label < classes:
+                rule = f"must not be the number of a class (0 to {classes - 1})"
+                raise InputError(rule, key="data.ignore_label", value=self.data.ignore_label)
         self._check_objectives()
         arms = [self.space.arm(params) for params in self.arms()]
         if self.reference and self.reference not in arms:
@@ -241,7 +237,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             ) from None
     data = raw.get("data")
     if isinstance(data, dict) and isinstance(data.get("root"), str) and data["root"]:
-        data["root"] = str(path.parent / _expand_user(data["root"]))
+        data["root"] = str((path.parent / _expand_user(data["root"])).absolute())
     for override in overrides:
         _override(raw, override)
     try:
@@ -348,7 +344,7 @@ def _parse_yaml(text: str, *, file: Path | str) -> Any:
 
 def _expand_user(path: str) -> Path:
     """`~` resolved; the home of an unknown user is left as it is, a folder that is not there."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises
+    return Path(os.path.expanduser(path))
 
 
 def _override(raw: dict[str, Any], override: str) -> None:

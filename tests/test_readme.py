@@ -73,7 +73,5 @@ def test_the_readmes_python_prints_what_it_says() -> None:
     (code,) = blocks("python")
     said = re.search(r"print\(.*?# (.*)$", code, re.MULTILINE)
     assert said is not None
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == said[1], done.stderr

@@ -219,7 +219,7 @@ def test_refusals_name_key_value_and_rule(
     assert refusal(tmp_path, content) == text
 
 
-def test_values_that_clash_only_together_are_refused_by_the_grid(tmp_path: Path) -> None:
+def test_values_that_clash_only_together_are_refused(tmp_path: Path) -> None:
     content = {
         "vary": {
             "num_stages": {"choices": [2, 4]},
@@ -227,4 +227,4 @@ def test_values_that_clash_only_together_are_refused_by_the_grid(tmp_path: Path)
         },
         "base": {"num_stages": 2},
     }
-    assert refusal(tmp_path, content) == (f"width: [8]: {ENTRIES}")
+    assert refusal(tmp_path, content) == f"vary.width: [8]: {ENTRIES}"

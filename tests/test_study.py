@@ -159,7 +159,7 @@ def test_overrides_replace_add_and_follow_one_another(tmp_path: Path) -> None:
             "train.lr=1e-2",
             "space.base.num_blocks=2",
             "space.vary.across.choices=[true]",
-            "search.sampler=grid",
+            "task.head=v2",
             "seeds=6",
             "title=a=b",
         ],
@@ -379,7 +379,6 @@ POSE_MISTAKES = [
         "train.optimizer: 'adamm': must be 'sgd', 'adam' or 'adamw'; did you mean 'adam'?",
     ),
     ("task.head", "v3", "task.head: 'v3': must be 'v1' or 'v2'; did you mean 'v2'?"),
-    ("search.sampler", "gird", "search.sampler: 'gird': must be 'grid'; did you mean 'grid'?"),
     (
         "objectives",
         ["metrics.app"],

@@ -40,8 +40,10 @@ class HRNet(nn.Module):
             for position, fused in enumerate(stage.fusions):
                 last = last_stage and position == stage.num_modules - 1
                 branches = outputs if last else stage.num_branches
-                unit = Fusion(stage.num_channels, branches, spec.upsample, spec.align_corners)
-                modules.append(HRModule(stage, unit if fused else None))
+                unit = None
+                if fused:
+                    unit = Fusion(stage.num_channels, branches, spec.upsample, spec.align_corners)
+                modules.append(HRModule(stage, unit))
             self.add_module(f"transition{index + 1}", Transition(channels, stage.num_channels))
             self.add_module(f"stage{index + 2}", nn.Sequential(*modules))
             channels = stage.num_channels

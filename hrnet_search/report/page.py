@@ -2,7 +2,6 @@
 
 import functools
 import json
-import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import pandas as pd
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
-from ..files import write_atomic
+from ..files import read_json, write_atomic
 from ..result import metric
-from ..study import dump_study
+from ..study import Study, dump_study
 from . import figures, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
 
@@ -88,11 +87,11 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
         "tables": _tables(run),
         "figures": _figures(run),
         "fold_trials": len(run.results) > MANY_TRIALS,
-        "yaml": dump_study(run.study),
+        "yaml": dump_study(_portable(run.study)),
         "has_environment": bool(run.environment),
         "command": run.environment.get("command") or "hrnet-search run study.yaml",
         "given_command": "command" in run.environment,
-        "winner": _winner_commands(out),
+        "winner": _winner_commands(run, out),
     }
 
 
@@ -106,6 +105,14 @@ def _tables(run: Run) -> dict[str, tables.TextTable]:
         "training": tables.settings_table(_training(run)),
         "environment": tables.settings_table(_environment(run)),
     }
+
+
+def _portable(study: Study) -> Study:
+    """The study without the path that led to its data here."""
+    if study.data.kind != "segmentation_folder":
+        return study
+    data = study.data.model_copy(update={"root": Path(study.data.root).name})
+    return study.model_copy(update={"data": data})
 
 
 def _environment(run: Run) -> dict[str, Any]:
@@ -148,7 +155,12 @@ def _paper(run: Run) -> str:
     return f"{table.title} ({tables.paper_trained(run)})" if table else ""
 
 
-def _winner_commands(out: Path) -> str | None:
-    if not (out / "winner" / "arch.json").exists():
+def _winner_commands(run: Run, out: Path) -> str | None:
+    """How to try the exported winner; None if none of these trials is there."""
+    file = out / "winner" / "arch.json"
+    if not file.exists():
         return None
-    return f"cd {shlex.quote(str(out / 'winner'))}\npython example.py"
+    source = read_json(file)["source"]
+    if (source["trial"], source["started"]) not in {(r.trial, r.started) for r in run.results}:
+        return None  # of an earlier run
+    return "cd winner\npython example.py"

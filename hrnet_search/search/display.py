@@ -18,10 +18,11 @@ class Display:
         console: Where to print.
         study: Says which metric to show and how long a trial is.
         total: Trials of the study.
-        done: Those that had ended before.
+        before: Results of those that had ended before.
     """
 
-    def __init__(self, console: Console, study: Study, *, total: int, done: int) -> None:
+    def __init__(self, console: Console, study: Study, *, total: int, before: list[Result]) -> None:
+        done = len(before)
         self.console, self.study = console, study
         self.metric = METRICS[study.accuracy]
         self.best: Result | None = None
@@ -44,6 +45,8 @@ class Display:
             f"[bold]{escape(study.name)}", total=total * steps, completed=done * steps, status=""
         )
         self.ended, self.total = done, total
+        for result in before:
+            self._keep_best(result)
         self._show_overall()
 
     def __enter__(self) -> "Display":

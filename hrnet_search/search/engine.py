@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import math
 import os
 import platform
+import secrets
 import shutil
 import signal
 import subprocess
@@ -15,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
+from ..errors import InputError
 from ..files import require_writable, write_json
+from ..result import Result
 from ..study import Study
 from .display import Display
 from .ledger import Ledger, set_aside
@@ -30,14 +35,19 @@ OBJECT_STORE = 100 * 2**20  # bytes; data reaches the trials by memory map, not 
 RAY_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",
+    "RAY_AUTH_MODE": "token",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
+
+
+class StuckError(RuntimeError):
+    """Ray could not bring a single trial to its end."""
 
 
 class Interrupted(Exception):
@@ -63,10 +73,10 @@ def run_study(
     """
     folder = out / "runs" / study.name
     require_writable(folder, key="--out")
+    if fresh or not (folder / "study.db").exists():
+        _prepare(study, console)  # data that is missing or broken changes nothing
     if fresh and (kept := set_aside(folder)):
-        console.print(f"The earlier run is kept in {kept}")
-    if not (folder / "study.db").exists():
-        _prepare(study, console)  # data that is missing or broken leaves no folder behind
+        console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
     with Ledger(folder, study) as ledger:
         ledger.plan()
         ledger.reconcile()
@@ -74,7 +84,7 @@ def run_study(
         if missing:
             console.print(f"{study.name}: {missing} of {total} trials to run, {jobs} at a time")
             _make_ready(ledger, jobs, command, console)
-            with Display(console, study, total=total, done=total - missing) as display:
+            with Display(console, study, total=total, before=ledger.results()) as display:
                 _run_rounds(ledger, display, jobs)
         else:
             console.print(f"{study.name}: all {total} trials are done")
@@ -89,12 +99,29 @@ def _make_ready(ledger: Ledger, jobs: int, command: str, console: Console) -> No
 
     study, folder = ledger.study, ledger.folder
     data = _prepare(study, console)
-    environment = _environment(study, jobs, command)
+    environment = _environment(jobs, command)
     environment |= vars(choose_hardware(study.train))
     environment["data"] = {"folder": str(data.folder), "checksum": data.checksum}
+    _check_comparable(ledger.results(), environment)
     write_json(folder / "environment.json", environment)
     task = load_task(study, data)
     _profile(ledger, task.head, task.num_outputs, console)
+
+
+def _check_comparable(results: list[Result], environment: dict[str, Any]) -> None:
+    """Trials of one study are compared with each other: same data, same arithmetic."""
+    for result in results:
+        for key in ("data.checksum", "device", "precision", "memory_format"):
+            before, now = (_lookup(record, key) for record in (result.environment, environment))
+            if before is not None and before != now:
+                rule = f"was {before!r} in trial {result.trial}; use --fresh to start over"
+                raise InputError(rule, key=key, value=now)
+
+
+def _lookup(record: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        record = record.get(part, {})
+    return record or None
 
 
 def _prepare(study: Study, console: Console) -> Any:
@@ -139,11 +166,12 @@ def _run_rounds(ledger: Ledger, display: Display, jobs: int) -> None:
             except KeyboardInterrupt:
                 raise Interrupted from None
             except Exception as error:  # e.g. Ray killed workers to free memory
-                display.say(f"Ray stopped ({type(error).__name__}: {error}); going on")
+                display.say(escape(f"Ray stopped ({type(error).__name__}: {error}); going on"))
+                ledger.bury()
             ledger.reconcile()
             idle = idle + 1 if ledger.unfinished() == before else 0
     if idle:
-        raise RuntimeError(f"no trial ended in {idle} attempts; see {ledger.folder}/trials")
+        raise StuckError(f"no trial ended in {idle} attempts; see {ledger.folder}/trials")
 
 
 def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
@@ -154,8 +182,9 @@ def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
     from .tuning import LedgerSearch, train_trial
 
     scratch = ledger.folder / "ray"
-    gpus = torch.cuda.device_count() / jobs
-    resources = {"cpu": 1.0, "gpu": gpus}
+    gpus = torch.cuda.device_count()
+    # Whole cards, or equal parts of one: Ray splits a card, but no trial spans two.
+    resources = {"cpu": 1.0, "gpu": 1.0 / math.ceil(jobs / gpus) if gpus else 0.0}
     tuner = tune.Tuner(
         tune.with_resources(train_trial, resources),
         tune_config=tune.TuneConfig(
@@ -177,7 +206,7 @@ def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
 @contextlib.contextmanager
 def _ray(jobs: int) -> Iterator[None]:
     """A Ray of our own on this machine, gone at the end. SIGTERM counts as Ctrl-C."""
-    os.environ.update(RAY_ENVIRONMENT)
+    os.environ.update(RAY_ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
 
     ray.init(
@@ -197,7 +226,7 @@ def _ray(jobs: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _environment(study: Study, jobs: int, command: str) -> dict[str, Any]:
+def _environment(jobs: int, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -28,9 +28,10 @@ from ..result import METRICS, Result
 from ..space import Value
 from ..study import Study, dump_study
 
-MAX_ATTEMPTS = 2  # starts of a trial whose worker dies under it, before it counts as failed
+MAX_DEATHS = 3  # times that a worker dies under a trial before the trial counts as failed
 # A finished study stays valid when these change: they decide nothing about its trials.
-HARMLESS = ("title", "description", "objectives", "reference", "paper", "space.description")
+# Whether data.root still leads to the same data, its checksum decides.
+HARMLESS = ("title", "description", "reference", "paper", "seeds", "data.root", "space.description")
 ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 
 
@@ -70,6 +71,7 @@ class Ledger:
         except BaseException:
             self.close()
             raise
+        self._results: dict[int, Result] = {}  # those read so far
         self._waiting: list[int] = []  # numbers of interrupted trials, to be started again
 
     def close(self) -> None:
@@ -84,7 +86,7 @@ class Ledger:
 
     def plan(self) -> None:
         """Enter every trial of the study that the ledger does not hold yet, seed by seed."""
-        known = {(t.user_attrs["key"], t.user_attrs["seed"]) for t in self._trials()}
+        known = {(t.user_attrs["key"], t.user_attrs["seed"]) for t in self._planned()}
         arms = self.study.arms()
         for seed in range(self.study.seeds):
             for params in arms:
@@ -96,7 +98,7 @@ class Ledger:
     def reconcile(self) -> None:
         """After an interruption: tell what finished untold, queue again what did not finish."""
         self._waiting = []
-        for trial in self._trials():
+        for trial in self._planned():
             if trial.state == TrialState.RUNNING:
                 if self._result_file(trial.number).exists():
                     self._tell(self.result(trial.number))
@@ -105,13 +107,13 @@ class Ledger:
 
     def unfinished(self) -> int:
         """How many trials are still to end."""
-        return sum(trial.state not in ENDED for trial in self._trials())
+        return sum(trial.state not in ENDED for trial in self._planned())
 
     def next(self) -> Job | None:
         """The next trial to start, now running; None if all have been started."""
         if self._waiting:
             trial = self._trials()[self._waiting.pop(0)]
-        elif any(trial.state == TrialState.WAITING for trial in self._trials()):
+        elif any(trial.state == TrialState.WAITING for trial in self._planned()):
             number = self._optuna.ask(_distributions(self.study)).number
             trial = self._trials()[number]
         else:
@@ -128,23 +130,30 @@ class Ledger:
         Returns:
             The result, or None if the worker died and the trial is queued to start again.
         """
-        if not self._result_file(number).exists():
-            job = Job(**read_json(self.trial_folder(number) / "trial.json"))
-            if job.attempt < MAX_ATTEMPTS:
-                self._waiting.append(number)
-                return None
-            write_json(self._result_file(number), _lost(job).to_dict())
+        if not self._result_file(number).exists() and not self._count_death(number):
+            self._waiting.append(number)
+            return None
         result = self.result(number)
         self._tell(result)
         self.write_results()
         return result
 
+    def bury(self) -> None:
+        """After Ray broke down: every trial it was running has lost its worker."""
+        for trial in self._planned():
+            started = (self.trial_folder(trial.number) / "trial.json").exists()
+            ended = trial.state in ENDED or self._result_file(trial.number).exists()
+            if started and not ended:
+                self._count_death(trial.number)
+
     def result(self, number: int) -> Result:
-        return Result.read(self._result_file(number))
+        if number not in self._results:
+            self._results[number] = Result.read(self._result_file(number))
+        return self._results[number]
 
     def results(self) -> list[Result]:
         """The results of all trials that have ended, by number."""
-        return [self.result(t.number) for t in self._trials() if t.state in ENDED]
+        return [self.result(t.number) for t in self._planned() if t.state in ENDED]
 
     def write_results(self) -> None:
         """`results.jsonl`, made anew from the trials' folders."""
@@ -156,6 +165,29 @@ class Ledger:
 
     def _trials(self) -> list[FrozenTrial]:
         return self._optuna.get_trials(deepcopy=False)
+
+    def _planned(self) -> list[FrozenTrial]:
+        """The trials that belong to the study as it is now.
+
+        Not those of seeds beyond `seeds`, nor ended ones whose result was deleted: to delete a
+        failed trial's `result.json` is to ask for it to be run again, under a new number.
+        """
+        return [
+            trial
+            for trial in self._trials()
+            if trial.user_attrs["seed"] < self.study.seeds
+            and (trial.state not in ENDED or self._result_file(trial.number).exists())
+        ]
+
+    def _count_death(self, number: int) -> bool:
+        """Note that a worker died; at the last time write the trial's result: True."""
+        file = self.trial_folder(number) / "deaths.json"
+        deaths = 1 + (read_json(file) if file.exists() else 0)
+        write_json(file, deaths)
+        if deaths >= MAX_DEATHS:
+            job = Job(**read_json(self.trial_folder(number) / "trial.json"))
+            write_json(self._result_file(number), _lost(job, deaths).to_dict())
+        return deaths >= MAX_DEATHS
 
     def _result_file(self, number: int) -> Path:
         return self.trial_folder(number) / "result.json"
@@ -257,14 +289,9 @@ def _check_same(path: Path, study: Study) -> None:
     after = _flat(study.model_dump(mode="json"))
     for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
-        allowed = key == "data.root" or any(_below(key, name) for name in HARMLESS)
-        if old != new and not allowed and not (key == "seeds" and _grown(old, new)):
+        if old != new and not any(_below(key, name) for name in HARMLESS):
             rule = f"was {old!r} when {path.parent} was run; use --fresh to start over"
             raise InputError(rule, key=key, value=new)
-
-
-def _grown(old: Any, new: Any) -> bool:
-    return isinstance(old, int) and isinstance(new, int) and new > old
 
 
 def _below(key: str, name: str) -> bool:
@@ -281,9 +308,9 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {key: inner for part in parts for key, inner in part.items()}
 
 
-def _lost(job: Job) -> Result:
+def _lost(job: Job, deaths: int) -> Result:
     """The record of a trial whose worker died without a word, for the last time."""
-    message = f"the worker process died {job.attempt} times (out of memory, or killed)"
+    message = f"the worker process died {deaths} times (out of memory, or killed)"
     return Result(
         **{**vars(job)},
         state="failed",

@@ -1,6 +1,7 @@
 """One trial, start to end, in whatever process: reads `trial.json`, writes `result.json` last."""
 
 import json
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -47,6 +48,8 @@ def run_trial(folder: Path, report: Callable[[dict[str, float]], None]) -> None:
                 report(entry)
 
             metrics = _train(job, run, environment, folder, record)
+            if not all(map(math.isfinite, metrics.values())):
+                raise ValueError(f"a metric is not a finite number: {metrics}")
     except Exception as exception:  # whatever a network does is that trial's result, no more
         state, error = "failed", _describe(exception)
     result = Result(

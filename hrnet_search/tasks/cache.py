@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..files import read_json, sync_folder, write_json
 
 CACHE_VARIABLE = "HRNET_SEARCH_CACHE"
+CONTENT = "content.json"  # written last; a folder without it is not whole
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Prepared:
 
 def cache_folder() -> Path:
     """`$HRNET_SEARCH_CACHE`, or the platform's cache folder for this user."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("hrnet-search"))
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given or platformdirs.user_cache_dir("hrnet-search")).absolute()
 
 
 def cached(identity: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]) -> Prepared:
@@ -53,14 +55,14 @@ def cached(identity: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarr
     """
     text = json.dumps(identity, sort_keys=True)
     folder = cache_folder() / hashlib.sha256(text.encode()).hexdigest()[:16]
-    if not folder.is_dir():
+    if not (folder / CONTENT).exists():
         arrays = make()
         try:
             _store(folder, identity, arrays)
         except OSError as error:
             rule = f"the cache folder cannot be written to ({error}); set {CACHE_VARIABLE}"
             raise InputError(rule, value=str(folder.parent)) from None
-    return Prepared(folder, read_json(folder / "content.json")["checksum"])
+    return Prepared(folder, read_json(folder / CONTENT)["checksum"])
 
 
 def _store(folder: Path, identity: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -69,13 +71,15 @@ def _store(folder: Path, identity: Mapping[str, Any], arrays: Mapping[str, np.nd
     try:
         digest = hashlib.sha256()
         for name, array in sorted(arrays.items()):
-            digest.update(array.tobytes())
+            digest.update(np.ascontiguousarray(array).data)
             with open(temporary / f"{name}.npy", "wb") as file:
                 np.save(file, array, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
         content = {"checksum": digest.hexdigest()[:16], "identity": identity}
-        write_json(temporary / "content.json", content)
+        write_json(temporary / CONTENT, content)
+        if folder.is_dir() and not (folder / CONTENT).exists():
+            shutil.rmtree(folder)  # something has cleaned up in it
         if not folder.is_dir():  # another study may have made the same data meanwhile
             os.rename(temporary, folder)
             sync_folder(folder.parent)

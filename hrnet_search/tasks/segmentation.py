@@ -36,7 +36,7 @@ class Segmentation:
     ) -> None:
         self.head, self.num_outputs = task.head, len(settings.class_names)
         self.class_names, self.ignore_label = settings.class_names, settings.ignore_label
-        self.class_weights = torch.tensor(task.class_weights) if task.class_weights else None
+        self.class_weights = torch.tensor(task.class_weights or [1.0] * self.num_outputs)
         self.crop_size = (settings.crop_size[0], settings.crop_size[1])
         self.train, self.val = _Split(data, "train"), _Split(data, "val")
 
@@ -70,9 +70,12 @@ class Segmentation:
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy at full resolution; the output is enlarged bilinearly, as in the paper."""
         logits = enlarge(output, (target.shape[-2], target.shape[-1]))
-        weights = self.class_weights
-        weights = None if weights is None else weights.to(logits)
-        return F.cross_entropy(logits, target, weights, ignore_index=self.ignore_label)
+        weights = self.class_weights.to(logits)
+        total = F.cross_entropy(
+            logits, target, weights, ignore_index=self.ignore_label, reduction="sum"
+        )
+        kept = target[target != self.ignore_label]
+        return total / weights[kept].sum().clamp_min(1e-12)  # 0, not 0/0, if all is ignored
 
     def evaluate(self, predict: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """mIoU and pixel accuracy, fractions: whole images, one scale, not mirrored."""
@@ -166,6 +169,7 @@ def prepare(data: SegmentationFolder, progress: Callable[[int, int], None]) -> P
     files = [file for split in pairs.values() for pair in split for file in pair]
     identity = {
         "kind": data.kind,
+        "format": 1,  # of the arrays; raise it when they change
         "num_classes": len(data.class_names),
         "ignore_label": data.ignore_label,
         "files": [_fingerprint(file) for file in files],
@@ -189,7 +193,9 @@ def _folder(root: Path, data: SegmentationFolder, name: str) -> list[Path]:
     if not folder.is_dir():
         rule = f"there is no such folder in {root}"
         raise InputError(rule, key=f"data.{name}", value=getattr(data, name))
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(
+        f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()
+    )
     if not files:
         rule = f"holds no images in {root}"
         raise InputError(rule, key=f"data.{name}", value=getattr(data, name))
@@ -252,5 +258,5 @@ def _open(file: Path) -> Image.Image:
         with Image.open(file) as picture:
             picture.load()
             return picture
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"is not a readable image ({error})", file=file) from None

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-VERSION = 1
-
 KEYPOINTS: tuple[str, ...] = (
     "nose",
     "left_eye",

@@ -14,6 +14,7 @@ import yaml
 from plotly.offline import get_plotlyjs
 from scipy import stats
 
+from hrnet_search.files import read_json_lines
 from hrnet_search.report import write_report
 from hrnet_search.report.figures import named_arms, pareto_data, styles
 from hrnet_search.report.frame import read_run
@@ -232,13 +233,16 @@ def test_plotlys_code_cannot_end_its_script():
     assert "</script" not in get_plotlyjs().lower()
 
 
-def test_winner_is_linked_with_its_commands(tmp_path):
-    out = tmp_path / "a folder"
+@pytest.mark.parametrize(("trial", "linked"), [(4, True), (99, False)])
+def test_winner_is_linked_if_it_comes_from_this_run(tmp_path, trial, linked):
+    run, out = make_run(tmp_path / "run"), tmp_path / "out"
     (out / "winner").mkdir(parents=True)
-    (out / "winner" / "arch.json").write_text("{}")
-    page = write_report(make_run(tmp_path / "run"), out).read_text()
-    assert 'href="winner/"' in page
-    assert f"cd '{out}/winner'" in text_of(page)
+    started = read_json_lines(run / "results.jsonl")[4]["started"]
+    source = {"source": {"trial": trial, "started": started}}
+    (out / "winner" / "arch.json").write_text(json.dumps(source))
+    page = write_report(run, out).read_text()
+    assert ('href="winner/"' in page) is linked
+    assert ("python example.py" in text_of(page)) is linked
 
 
 def test_hostile_names_stay_text(tmp_path):

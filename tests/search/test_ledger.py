@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from hrnet_search.errors import InputError
 from hrnet_search.files import read_json, read_json_lines, write_json
 from hrnet_search.result import Result
-from hrnet_search.search.ledger import MAX_ATTEMPTS, Job, Ledger, set_aside
+from hrnet_search.search.ledger import MAX_DEATHS, Job, Ledger, set_aside
 from hrnet_search.study import Study, load_study
 
 SMOKE = Path(__file__).parents[2] / "studies" / "smoke.yaml"
@@ -93,6 +93,49 @@ def test_more_seeds_add_trials_and_keep_the_old_ones(tmp_path: Path) -> None:
         assert [(job.trial, job.seed) for job in run_all(ledger)] == [(4, 2), (5, 2)]
 
 
+def test_fewer_seeds_leave_the_later_trials_out_and_keep_them(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke("seeds=3")) as ledger:
+        run_all(ledger)
+    with opened(tmp_path / "s", smoke("seeds=1")) as ledger:
+        assert ledger.unfinished() == 0
+        assert [result.seed for result in ledger.results()] == [0, 0]
+    with opened(tmp_path / "s", smoke("seeds=3")) as ledger:
+        assert ledger.unfinished() == 0
+
+
+def test_a_trial_whose_result_is_deleted_runs_again_under_a_new_number(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        run_all(ledger)
+        (ledger.trial_folder(1) / "result.json").unlink()
+    with opened(tmp_path / "s", smoke()) as ledger:
+        assert [job.trial for job in run_all(ledger)] == [4]
+        pairs = [(result.arm, result.seed) for result in ledger.results()]
+    assert sorted(pairs) == [(arm, seed) for arm in ("false", "true") for seed in (0, 1)]
+
+
+def test_interruptions_are_no_deaths(tmp_path: Path) -> None:
+    for _ in range(MAX_DEATHS + 2):
+        with opened(tmp_path / "s", smoke()) as ledger:
+            assert ledger.next() is not None  # and the driver is stopped
+    with opened(tmp_path / "s", smoke()) as ledger:
+        job = ledger.next()
+        assert job is not None
+        assert ledger.finish(job.trial) is None
+        assert len(run_all(ledger)) == 4
+
+
+def test_a_trial_that_breaks_ray_each_time_fails_in_the_end(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        for _ in range(MAX_DEATHS):
+            job = ledger.next()
+            assert job is not None
+            assert job.trial == 0
+            ledger.bury()  # Tune's fit raised
+            ledger.reconcile()
+        assert len(run_all(ledger)) == 3
+        assert [result.state for result in ledger.results()] == ["failed", *["complete"] * 3]
+
+
 def test_an_interrupted_trial_starts_again_under_its_number(tmp_path: Path) -> None:
     with opened(tmp_path / "s", smoke()) as ledger:
         first = ledger.next()
@@ -140,7 +183,7 @@ def test_a_driver_killed_between_any_two_steps_loses_and_repeats_nothing(tmp_pat
 
 def test_a_trial_whose_worker_keeps_dying_fails_in_the_end(tmp_path: Path) -> None:
     with opened(tmp_path / "s", smoke()) as ledger:
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        for attempt in range(1, MAX_DEATHS + 1):
             job = ledger.next()
             assert job is not None
             assert (job.trial, job.attempt) == (0, attempt)
@@ -180,7 +223,7 @@ def test_results_file_is_rebuilt_from_the_trials(tmp_path: Path) -> None:
     [
         ("train.steps=13", "train.steps"),
         ("task.sigma=1.5", "task.sigma"),
-        ("seeds=1", "seeds"),
+        ("objectives=[metrics.ar]", "objectives"),
         ("space.base.width=8", "space.base.width"),
         ("data.seed=1", "data.seed"),
     ],
