@@ -51,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _validate(options: argparse.Namespace, _: list[str]) -> int:
-    from .study import Study, load, load_study
+    from .study import Study, load
 
     for file in options.files:
-        checked = load_study(file, options.set) if options.set else load(file)
+        checked = load(file, options.set)
         if isinstance(checked, Study):
             arms = len(checked.arms())
             what = f"study of {checked.task.kind}, {arms} arms x {checked.seeds} seeds"
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("study", type=Path, metavar="STUDY", help="the study's YAML file")
     _add_set(run)
     run.add_argument(
-        "--jobs", type=_count, default=_cores(), help="trials at a time (default: one per core)"
+        "--jobs", type=_count, help="trials at a time (default: one per GPU, or else per core)"
     )
     run.add_argument(
         "--fresh", action="store_true", help="start over; the earlier run is kept beside it"
@@ -236,13 +236,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
     return int(text)
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -219,14 +219,17 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 
     Args:
         path: The file. Relative paths in it are relative to its folder.
-        overrides: Entries "dotted.key=value", the value in YAML. A relative `data.root` among
-            them is relative to the current folder.
+        overrides: Entries "dotted.key=value", the value in YAML. Relative paths among them
+            are relative to the current folder.
 
     Raises:
         InputError: The file, or what it says, is not valid.
     """
     raw = _read_yaml(path)
     space_file: Path | None = None
+    for override in overrides:
+        if override.startswith("space="):  # another space, which further overrides may change
+            _override(raw, override)
     if isinstance(raw.get("space"), str):
         space_file = Path(os.path.normpath(path.parent / raw["space"]))
         try:
@@ -239,7 +242,8 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     if isinstance(data, dict) and isinstance(data.get("root"), str) and data["root"]:
         data["root"] = str((path.parent / _expand_user(data["root"])).absolute())
     for override in overrides:
-        _override(raw, override)
+        if not override.startswith("space="):
+            _override(raw, override)
     try:
         return _validate(Study, raw, path)
     except InputError as error:
@@ -257,18 +261,22 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         raise
 
 
-def load_space(path: Path) -> Space:
-    """The space of a YAML file.
+def load_space(path: Path, overrides: Sequence[str] = ()) -> Space:
+    """The space of a YAML file, with overrides as in `load_study`.
 
     Raises:
         InputError: The file, or what it says, is not valid.
     """
-    return _validate(Space, _read_yaml(path), path)
+    raw = _read_yaml(path)
+    for override in overrides:
+        _override(raw, override)
+    return _validate(Space, raw, path)
 
 
-def load(path: Path) -> Study | Space:
+def load(path: Path, overrides: Sequence[str] = ()) -> Study | Space:
     """Whatever the file holds: a mapping with `vary` is a space, any other a study."""
-    return load_space(path) if "vary" in _read_yaml(path) else load_study(path)
+    reader = load_space if "vary" in _read_yaml(path) else load_study
+    return reader(path, overrides)
 
 
 def dump_study(study: Study) -> str:
@@ -352,7 +360,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise InputError("must be key=value", file="--set", value=override)
     value = _parse_yaml(text, file="--set")
-    if key == "data.root" and isinstance(value, str):
+    if key in ("data.root", "space") and isinstance(value, str):
         value = str(_expand_user(value).absolute())
     *parents, last = key.split(".")
     node: Any = raw

@@ -55,14 +55,14 @@ class Interrupted(Exception):
 
 
 def run_study(
-    study: Study, *, out: Path, jobs: int, fresh: bool, command: str, console: Console
+    study: Study, *, out: Path, jobs: int | None, fresh: bool, command: str, console: Console
 ) -> Path:
     """Run what is missing of a study, and return its folder `out/runs/<study>`.
 
     Args:
         study: The study.
         out: Folder for `runs/`.
-        jobs: Trials at a time.
+        jobs: Trials at a time; None for one per GPU, or per core where there is none.
         fresh: Start over; the old run is kept beside the new one.
         command: The command line that repeats this.
         console: Where progress is shown.
@@ -82,6 +82,7 @@ def run_study(
         ledger.reconcile()
         total, missing = study.seeds * len(study.arms()), ledger.unfinished()
         if missing:
+            jobs = jobs or _default_jobs()
             console.print(f"{study.name}: {missing} of {total} trials to run, {jobs} at a time")
             _make_ready(ledger, jobs, command, console)
             with Display(console, study, total=total, before=ledger.results()) as display:
@@ -90,6 +91,16 @@ def run_study(
             console.print(f"{study.name}: all {total} trials are done")
         ledger.write_results()
     return folder
+
+
+def _default_jobs() -> int:
+    import torch
+
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return torch.cuda.device_count() or cores
 
 
 def _make_ready(ledger: Ledger, jobs: int, command: str, console: Console) -> None:
