@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run smoke test slow lint format schema clean
+.PHONY: help run smoke test lint format schema clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -19,10 +19,7 @@ smoke: $(VENV)/.installed  ## install, then the whole path in under a minute
 	$(BIN)/hrnet-search run studies/smoke.yaml
 
 test: $(VENV)/.installed-test  ## install, then run the tests
-	$(BIN)/python -m pytest -m "not slow"
-
-slow: $(VENV)/.installed-test  ## the long tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-test  ## style and types
 	$(BIN)/ruff check .

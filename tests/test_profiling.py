@@ -217,3 +217,9 @@ def test_latency_is_the_median_without_the_warm_up(monkeypatch: pytest.MonkeyPat
     ticks = iter([tick for seconds in durations for tick in (0.0, seconds)])
     monkeypatch.setattr(profiling.time, "perf_counter", lambda: next(ticks))
     assert latency(nn.Identity(), torch.zeros(1, 3, 8, 8)) == 3.0
+
+
+def test_a_lowest_map_of_one_pixel_can_be_profiled() -> None:
+    spec = hrnet(width=4, num_modules=1, num_blocks=1, stage1_blocks=1, stage1_width=4)
+    costs = profile(spec, head="v1", num_outputs=17, input_size=(32, 32))
+    assert costs["memory"] > 2 * 4 * costs["params"]  # parameters and gradients, four bytes each

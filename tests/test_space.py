@@ -228,3 +228,27 @@ def test_values_that_clash_only_together_are_refused(tmp_path: Path) -> None:
         "base": {"num_stages": 2},
     }
     assert refusal(tmp_path, content) == f"vary.width: [8]: {ENTRIES}"
+
+
+def test_two_knobs_may_not_set_one_argument(tmp_path: Path) -> None:
+    content = {
+        "vary": {
+            "fusion": {"arms": {"a": {"width": 8}, "b": {"width": 16}}},
+            "width": {"choices": [24, 32]},
+        }
+    }
+    text = "vary.width: 'width': is set by the knob fusion too"
+    assert refusal(tmp_path, content) == text
+
+
+def test_values_that_fit_only_together_are_accepted(tmp_path: Path) -> None:
+    content = {
+        "vary": {
+            "num_stages": {"choices": [2, 3]},
+            "num_blocks": {"choices": [1]},
+            "width": {"choices": [[8, 16], [16, 32]]},
+        }
+    }
+    file = tmp_path / "space.yaml"
+    file.write_text(yaml.safe_dump(content))
+    assert len(load_space(file).grid()) == 4

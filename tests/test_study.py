@@ -715,3 +715,24 @@ def test_the_damage_is_of_every_kind() -> None:
     results = [damaged(text, rng) for _ in range(50)]
     assert len(set(results)) > 45
     assert json.dumps(results) != json.dumps([text] * 50)
+
+
+def test_another_space_may_be_given_in_set_and_changed_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {"base": {"num_blocks": 1}, "vary": {"width": {"choices": [8, 16]}}}
+    written(tmp_path, space, "elsewhere/other.yaml")
+    file = written(tmp_path, POSE, "studies/s.yaml")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    study = load_study(file, ["space.base.num_blocks=2", "space=other.yaml"])
+    assert study.arms() == [{"width": 8}, {"width": 16}]
+    assert study.space.base == {"num_blocks": 2}
+    assert load(tmp_path / "elsewhere" / "other.yaml", ["base.num_blocks=3"]).base == {  # type: ignore[union-attr]
+        "num_blocks": 3
+    }
+
+
+def test_the_ignored_label_may_not_be_a_class(tmp_path: Path) -> None:
+    file = written(tmp_path, changed(SEGMENTATION, "data.ignore_label", 0))
+    text = "data.ignore_label: 0: must not be the number of a class (0 to 2)"
+    assert refusal(lambda: load_study(file)) == f"{file}: {text}"

@@ -391,3 +391,14 @@ def test_mended_data_is_read_after_a_failure(root: Path) -> None:
         prepare(settings(root), quiet)
     file.write_bytes(good)
     assert len(task_on(root).val) == 5
+
+
+def test_a_batch_without_a_labelled_pixel_has_loss_zero(root: Path) -> None:
+    task = task_on(root)
+    target = torch.full((1, 8, 8), task.ignore_label)
+    output = torch.randn(1, task.num_outputs, 2, 2, requires_grad=True)
+    loss = task.loss(output, target)
+    loss.backward()
+    assert loss.item() == 0
+    assert output.grad is not None
+    assert output.grad.abs().max() == 0
