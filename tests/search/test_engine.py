@@ -117,7 +117,7 @@ def test_ctrl_c_leaves_a_study_that_continues(finished: Path, tmp_path: Path) ->
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
         errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "continues the study" in errors
+    assert "To continue the study:  hrnet-search run" in errors
     assert "Traceback" not in errors
     kept = {line["trial"]: line["started"] for line in results(tmp_path)}
     assert kept
