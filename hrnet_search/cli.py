@@ -15,7 +15,7 @@ DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 EPILOG = """\
 start here:
   hrnet-search run studies/smoke.yaml              a whole study in under a minute
-  hrnet-search run studies/fusion_ablation.yaml    the paper's Table 12, about six minutes
+  hrnet-search run studies/fusion_ablation.yaml    the paper's Table 12, about five minutes
 
 exit status: 0 done; 1 some trials failed (they are listed); 2 the input was wrong (one line
 says what); 130 interrupted (run the same command again to continue)
@@ -29,7 +29,8 @@ examples:
   hrnet-search run studies/fusion_ablation.yaml --jobs 1
 
 A study that exists is continued: what is finished is kept, what was cut off runs again.
-Raising `seeds` adds trials; any other change of the study wants --fresh or another name.
+More `seeds` add trials; texts and the reference may change freely; any other change of the study
+wants --fresh or another name.
 """
 
 
@@ -73,7 +74,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     study = load_study(options.study, options.set)
     # Threads of numpy and torch in this process; trials set their own.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from .search.engine import Interrupted, StuckError, run_study
+    from .search.engine import StuckError, run_study
 
     reports = options.out / "reports" / study.name
     require_writable(reports, key="--out")
@@ -88,7 +89,9 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             command=command,
             console=console,
         )
-    except Interrupted:
+    except KeyboardInterrupt:
+        if not (options.out / "runs" / study.name / "study.db").exists():
+            raise  # nothing was begun
         print(f"Interrupted. To continue the study:  {command}", file=sys.stderr)
         return INTERRUPTED
     except StuckError as error:
@@ -130,7 +133,7 @@ def _finish(run: Path, out: Path) -> int:
         winner = export_winner(run, out)
     print(f"Report: {write_report(run, out)}")
     if winner is not None:
-        print(f"Winner: {winner}  (python {winner / 'example.py'} draws a prediction)")
+        print(f"Winner: {winner}  ({sys.executable} {winner / 'example.py'} draws a prediction)")
     for result in failed:
         error = result["error"]
         where = run / "trials" / f"{result['trial']:05d}" / "result.json"

@@ -63,7 +63,9 @@ class InputError(ValueError):
 
 def nearest_name(name: object, valid: Iterable[str]) -> str | None:
     """The entry of `valid` most like `name`, or None if nothing is close."""
-    matches = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
+    names = list(valid)
+    inside = [other for other in names if other.rpartition(".")[2] == name]  # "ap": "metrics.ap"
+    matches = inside or difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 

@@ -215,6 +215,9 @@ architecture, `preprocess.json` says how to normalise an image and what the outp
 `network/` is the source (it imports torch alone). `net.body` returns feature maps and states
 their `channels` and `strides`.
 
+The figures are those of one seed on the validation data it was chosen on, so they flatter; the
+study's report has the mean and interval of its arm.
+
 Loaded in a process without hrnet-search, this folder gave the trained network's outputs bit for
 bit on `sample.png`. Trained with {versions}.
 Architecture: `{json.dumps(result.params)}`.

@@ -24,7 +24,7 @@ with warnings.catch_warnings():
 # fvcore's names of the operators that the paper's "GFLOPs" count: convolutions and linear layers.
 CONV_AND_LINEAR = ("conv", "linear", "addmm", "matmul")
 PAPER_GFLOP = 2**30  # multiply-adds; the official `get_model_summary` divides by 1024**3
-WARM_UP, REPEATS = 3, 10  # forward passes before and during a latency measurement
+WARM_UP, REPEATS = 10, 50  # forward passes before and during a latency measurement
 
 
 def profile(

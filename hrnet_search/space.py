@@ -181,9 +181,9 @@ class Space(Strict):
         return hrnet(**self.arguments(params))  # type: ignore[arg-type]
 
     def arm(self, params: dict[str, Value]) -> str:
-        """The knob values as text: "name=value" each, the value alone if there is one knob."""
+        """The knob values as text: "name=value" each; the name alone of a single bundle."""
         texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in params.items()}
-        if len(texts) == 1:
+        if len(texts) == 1 and isinstance(next(iter(self.vary.values())), Arms):
             return next(iter(texts.values()))
         return ", ".join(f"{name}={text}" for name, text in texts.items())
 

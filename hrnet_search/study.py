@@ -226,6 +226,8 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         InputError: The file, or what it says, is not valid.
     """
     raw = _read_yaml(path)
+    if "vary" in raw and "task" not in raw:
+        raise InputError("is a space; a study is wanted, which names a space", file=path)
     space_file: Path | None = None
     for override in overrides:
         if override.startswith("space="):  # another space, which further overrides may change
@@ -240,7 +242,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             ) from None
     data = raw.get("data")
     if isinstance(data, dict) and isinstance(data.get("root"), str) and data["root"]:
-        data["root"] = str((path.parent / _expand_user(data["root"])).absolute())
+        data["root"] = os.path.abspath(path.parent / _expand_user(data["root"]))
     for override in overrides:
         if not override.startswith("space="):
             _override(raw, override)

@@ -45,6 +45,8 @@ def test_every_documented_command_parses_and_its_files_are_valid(command: str) -
     options = _parser().parse_args(words)
     files = getattr(options, "files", None) or [Path(str(options.study))]
     for file in files:
+        if file.name == "mydata.yaml":  # the reader's own
+            continue
         if file.suffix == ".yaml" and (ROOT / file).parent.name in ("studies", "spaces"):
             load(ROOT / file)
 

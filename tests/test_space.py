@@ -93,10 +93,13 @@ def test_arms_are_named_bundles_of_arguments() -> None:
 @pytest.mark.parametrize(
     ("vary", "names"),
     [
-        ({"width": {"choices": [4, 8]}}, ["4", "8"]),
-        ({"across": {"choices": [True, False]}}, ["true", "false"]),
-        ({"num_modules": {"choices": [[1, 2, 2], [1, 4, 3]]}}, ["[1, 2, 2]", "[1, 4, 3]"]),
-        ({"upsample": {"choices": ["nearest"]}}, ["nearest"]),
+        ({"width": {"choices": [4, 8]}}, ["width=4", "width=8"]),
+        ({"across": {"choices": [True, False]}}, ["across=true", "across=false"]),
+        (
+            {"num_modules": {"choices": [[1, 2, 2], [1, 4, 3]]}},
+            ["num_modules=[1, 2, 2]", "num_modules=[1, 4, 3]"],
+        ),
+        ({"upsample": {"choices": ["nearest"]}}, ["upsample=nearest"]),
         (
             {"width": {"choices": [4, 8]}, "across": {"choices": [False]}},
             ["width=4, across=false", "width=8, across=false"],

@@ -140,7 +140,11 @@ def _json(figure: Figure | None) -> Any:
 def _training(run: Run) -> dict[str, Any]:
     """How the networks were trained, with what "auto" came to where the run tells."""
     study = run.study
-    settings = {"task": study.task.model_dump(), "data": summary.data_words(study)}
+    settings = {
+        "task": study.task.model_dump(),
+        "data": summary.data_words(study),
+        "networks": study.space.base,
+    }
     chosen = {
         name: run.environment[name]
         for name in ("precision", "memory_format")
@@ -163,4 +167,11 @@ def _winner_commands(run: Run, out: Path) -> str | None:
     source = read_json(file)["source"]
     if (source["trial"], source["started"]) not in {(r.trial, r.started) for r in run.results}:
         return None  # of an earlier run
-    return "cd winner\npython example.py"
+    name = metric(run.study.accuracy)
+    won = next(r for r in run.results if r.trial == source["trial"])
+    return (
+        f"# {won.arm}, seed {won.seed} (trial {won.trial}): "
+        f"{name.label} {name.show(won.value(name.key))}\n"
+        "cd winner\n"
+        "python example.py"
+    )

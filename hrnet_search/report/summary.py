@@ -29,7 +29,7 @@ def data_words(study: Study) -> str:
     size = f"{height} {TIMES} {width} pixels (height {TIMES} width)"
     if study.data.kind == "synthetic_pose":
         train, val = study.data.num_train, study.data.num_val
-        return f"{train} drawn images of {size}, with {val} more for validation"
+        return f"{train} computer-drawn people of {size}, with {val} more for validation"
     return f"a folder of labelled images, in crops of {size}"
 
 
@@ -110,7 +110,10 @@ def _differences(run: Run) -> str:
         return ""
     order: tuple[Verdict, ...] = ("reproduced", "not shown", "contradicted", "too few seeds")
     parts = [f"{verdicts[v]} {v}" for v in order if verdicts[v]]
-    return f"Of {count(total, 'difference')} between arms of the paper's table: {', '.join(parts)}."
+    text = f"Of {count(total, 'difference')} between arms of the paper's table: {', '.join(parts)}."
+    if verdicts["reproduced"] + verdicts["contradicted"] == 0:
+        text += " So these trials neither support nor contradict the paper's order."
+    return text
 
 
 def _ranked(run: Run) -> list[Arm]:

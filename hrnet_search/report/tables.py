@@ -159,8 +159,15 @@ def metrics_table(run: Run) -> TextTable:
     measured = [m for k, m in METRICS.items() if any(arm.values(k) for arm in run.arms)]
     others = [m for m in measured if m.key not in taken]
     columns = [Column(m.label, "number", m.unit) for m in others]
-    rows = [[arm.name, *(_cell(arm, m) for m in others)] for arm in run.arms]
+    rows = [[arm.name, *(_cell_or_cost(arm, m) for m in others)] for arm in run.arms]
     return TextTable([Column("Arm", "arm"), *columns], rows if others else [])
+
+
+def _cell_or_cost(arm: Arm, shown: Metric) -> str:
+    """A cost is measured once per network, so it has no deviation over seeds."""
+    if not shown.key.startswith("profile."):
+        return _cell(arm, shown)
+    return next((shown.show(value) for value in arm.values(shown.key).values()), NONE)
 
 
 def trials_table(run: Run) -> TextTable:

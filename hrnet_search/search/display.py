@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from ..result import METRICS, Result
 from ..study import Study
@@ -30,11 +31,11 @@ class Display:
         self.bars: dict[int, Any] = {}
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=12),
             TextColumn("{task.percentage:3.0f}%"),
             TextColumn("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
             console=console,
             expand=True,
             disable=not console.is_terminal,
@@ -109,7 +110,7 @@ class Display:
         status = f"{self.ended}/{self.total} trials"
         if self.best is not None:
             value = self.metric.show(self.best.value(self.metric.key))
-            status += f", best {self.metric.label} {value} ({escape(self.best.arm)})"
+            status += f", best {self.metric.label} {value}"
         self.progress.update(self.overall, status=status)
 
 

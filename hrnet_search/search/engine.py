@@ -50,10 +50,6 @@ class StuckError(RuntimeError):
     """Ray could not bring a single trial to its end."""
 
 
-class Interrupted(Exception):
-    """The user stopped the study; it can be continued."""
-
-
 def run_study(
     study: Study, *, out: Path, jobs: int | None, fresh: bool, command: str, console: Console
 ) -> Path:
@@ -69,7 +65,8 @@ def run_study(
 
     Raises:
         InputError: The data or a folder is not as it must be; nothing was changed.
-        Interrupted: Ctrl-C; the ledger holds what was done.
+        KeyboardInterrupt: Ctrl-C; the ledger holds what was done.
+        StuckError: Ray could not bring a trial to its end.
     """
     folder = out / "runs" / study.name
     require_writable(folder, key="--out")
@@ -78,29 +75,38 @@ def run_study(
     if fresh and (kept := set_aside(folder)):
         console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
     with Ledger(folder, study) as ledger:
-        ledger.plan()
         ledger.reconcile()
-        total, missing = study.seeds * len(study.arms()), ledger.unfinished()
+        total, ended = study.seeds * len(study.arms()), ledger.results()
+        missing = total - len(ended)
         if missing:
             jobs = jobs or _default_jobs()
-            console.print(f"{study.name}: {missing} of {total} trials to run, {jobs} at a time")
             _make_ready(ledger, jobs, command, console)
-            with Display(console, study, total=total, before=ledger.results()) as display:
+            ledger.keep_study()
+            ledger.plan()
+            say = f"{study.name}: {missing} of {total} trials to run, {jobs} at a time"
+            console.print(say, highlight=False)
+            with Display(console, study, total=total, before=ended) as display:
                 _run_rounds(ledger, display, jobs)
         else:
-            console.print(f"{study.name}: all {total} trials are done")
+            ledger.keep_study()
+            console.print(f"{study.name}: all {total} trials are done", highlight=False)
         ledger.write_results()
     return folder
 
 
 def _default_jobs() -> int:
-    import torch
-
+    """One per GPU, or per core that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    return torch.cuda.device_count() or cores
+    return _gpus() or cores
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _make_ready(ledger: Ledger, jobs: int, command: str, console: Console) -> None:
@@ -126,6 +132,8 @@ def _check_comparable(results: list[Result], environment: dict[str, Any]) -> Non
             before, now = (_lookup(record, key) for record in (result.environment, environment))
             if before is not None and before != now:
                 rule = f"was {before!r} in trial {result.trial}; use --fresh to start over"
+                if key == "data.checksum":
+                    rule = f"the data has changed: {rule}"
                 raise InputError(rule, key=key, value=now)
 
 
@@ -174,8 +182,6 @@ def _run_rounds(ledger: Ledger, display: Display, jobs: int) -> None:
         while (before := ledger.unfinished()) and idle < MAX_IDLE_ROUNDS:
             try:
                 _run_round(ledger, display, jobs)
-            except KeyboardInterrupt:
-                raise Interrupted from None
             except Exception as error:  # e.g. Ray killed workers to free memory
                 display.say(escape(f"Ray stopped ({type(error).__name__}: {error}); going on"))
                 ledger.bury()
@@ -187,13 +193,12 @@ def _run_rounds(ledger: Ledger, display: Display, jobs: int) -> None:
 
 def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
     """One `Tuner.fit`. Its folder is thrown away: nothing in it is ever read back."""
-    import torch
     from ray import tune
 
     from .tuning import LedgerSearch, train_trial
 
     scratch = ledger.folder / "ray"
-    gpus = torch.cuda.device_count()
+    gpus = _gpus()
     # Whole cards, or equal parts of one: Ray splits a card, but no trial spans two.
     resources = {"cpu": 1.0, "gpu": 1.0 / math.ceil(jobs / gpus) if gpus else 0.0}
     tuner = tune.Tuner(

@@ -66,7 +66,6 @@ class Ledger:
         self._lock = _lock(folder / "lock")
         try:
             _check_same(folder / "study.yaml", study)
-            write_atomic(folder / "study.yaml", dump_study(study))
             self._optuna = _open_storage(folder / "study.db", study)
         except BaseException:
             self.close()
@@ -83,6 +82,10 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def keep_study(self) -> None:
+        """Write `study.yaml`; only once everything else about the study was found in order."""
+        write_atomic(self.folder / "study.yaml", dump_study(self.study))
 
     def plan(self) -> None:
         """Enter every trial of the study that the ledger does not hold yet, seed by seed."""

@@ -163,7 +163,7 @@ def prepare(data: SegmentationFolder, progress: Callable[[int, int], None]) -> P
     """
     root = Path(data.root)
     if not root.is_dir():
-        rule = "there is no such folder; pass --set data.root=FOLDER"
+        rule = "there is no such folder; say where the data lies with --set data.root=FOLDER"
         raise InputError(rule, key="data.root", value=data.root)
     pairs = {split: _pairs(root, data, split) for split in ("train", "val")}
     files = [file for split in pairs.values() for pair in split for file in pair]

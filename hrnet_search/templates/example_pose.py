@@ -20,7 +20,10 @@ def main(image_file: Path = HERE / "sample.png", output: Path = Path("prediction
     """Write a picture of the person in `image_file` with joints and skeleton."""
     about = json.loads((HERE / "preprocess.json").read_text())
     height, width = about["input_size"]
-    picture = Image.open(image_file).convert("RGB").resize((width, height))
+    try:
+        picture = Image.open(image_file).convert("RGB").resize((width, height))
+    except OSError as error:
+        sys.exit(f"{image_file} is not a readable image: {error}")
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     image = pixels.reshape(1, height, width, 3).float()
     image = (image - torch.tensor(about["mean"])) / torch.tensor(about["std"])
@@ -40,7 +43,7 @@ def main(image_file: Path = HERE / "sample.png", output: Path = Path("prediction
         colour = (0, 158, 115) if name.startswith("left") else (213, 94, 0)
         draw.ellipse([x - SCALE, y - SCALE, x + SCALE, y + SCALE], fill=colour)
     canvas.save(output)
-    print(f"{output} shows them (left green, right and nose red)")
+    print(f"{output.resolve()} shows them (left green, right and nose orange)")
 
 
 def peak(heatmap: torch.Tensor, subpixel: bool) -> tuple[float, float]:

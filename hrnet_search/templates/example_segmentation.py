@@ -20,7 +20,10 @@ ROW = 18  # pixels per line of the legend
 def main(image_file: Path = HERE / "sample.png", output: Path = Path("prediction.png")) -> None:
     """Write `image_file` with every pixel tinted by its class, and a legend."""
     about = json.loads((HERE / "preprocess.json").read_text())
-    picture = Image.open(image_file).convert("RGB")
+    try:
+        picture = Image.open(image_file).convert("RGB")
+    except OSError as error:
+        sys.exit(f"{image_file} is not a readable image: {error}")
     width, height = picture.size
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     image = pixels.reshape(1, height, width, 3).float()
@@ -45,7 +48,7 @@ def main(image_file: Path = HERE / "sample.png", output: Path = Path("prediction
         draw.text((width + 26, ROW * place + 3), f"{name} {share:.0%}", fill="black")
         print(f"{name:15s} {share:6.1%}")
     canvas.save(output)
-    print(f"{output} shows them")
+    print(f"{output.resolve()} shows them")
 
 
 if __name__ == "__main__":

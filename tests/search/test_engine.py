@@ -42,7 +42,7 @@ def results(folder: Path) -> list[dict]:
 def assert_every_trial_once(folder: Path) -> None:
     lines = results(folder)
     assert Counter((line["arm"], line["seed"]) for line in lines) == {
-        (arm, seed): 1 for arm in ("false", "true") for seed in (0, 1)
+        (arm, seed): 1 for arm in ("across=false", "across=true") for seed in (0, 1)
     }
     assert all(line["state"] == "complete" for line in lines)
     storage = f"sqlite:///{folder}/runs/smoke/study.db"

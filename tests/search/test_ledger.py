@@ -49,6 +49,7 @@ def run_all(ledger: Ledger) -> list[Job]:
 
 def opened(folder: Path, study: Study) -> Ledger:
     ledger = Ledger(folder, study)
+    ledger.keep_study()
     ledger.plan()
     ledger.reconcile()
     return ledger
@@ -63,7 +64,7 @@ def test_every_arm_meets_every_seed_once_and_seeds_come_in_blocks(tmp_path: Path
     with opened(tmp_path / "s", smoke("seeds=3")) as ledger:
         jobs = run_all(ledger)
     assert [(job.arm, job.seed) for job in jobs] == [
-        (arm, seed) for seed in range(3) for arm in ("false", "true")
+        (arm, seed) for seed in range(3) for arm in ("across=false", "across=true")
     ]
     assert [job.trial for job in jobs] == list(range(6))
 
@@ -110,7 +111,9 @@ def test_a_trial_whose_result_is_deleted_runs_again_under_a_new_number(tmp_path:
     with opened(tmp_path / "s", smoke()) as ledger:
         assert [job.trial for job in run_all(ledger)] == [4]
         pairs = [(result.arm, result.seed) for result in ledger.results()]
-    assert sorted(pairs) == [(arm, seed) for arm in ("false", "true") for seed in (0, 1)]
+    assert sorted(pairs) == [
+        (arm, seed) for arm in ("across=false", "across=true") for seed in (0, 1)
+    ]
 
 
 def test_interruptions_are_no_deaths(tmp_path: Path) -> None:
@@ -231,7 +234,7 @@ def test_results_file_is_rebuilt_from_the_trials(tmp_path: Path) -> None:
 def test_a_changed_study_is_refused_with_the_difference(
     tmp_path: Path, override: str, key: str
 ) -> None:
-    Ledger(tmp_path / "s", smoke()).close()
+    opened(tmp_path / "s", smoke()).close()
     before = (tmp_path / "s" / "study.yaml").read_bytes()
     with pytest.raises(InputError) as caught:
         Ledger(tmp_path / "s", smoke(override))
@@ -241,7 +244,7 @@ def test_a_changed_study_is_refused_with_the_difference(
     Ledger(tmp_path / "s", smoke()).close()  # and the lock was given back
 
 
-@pytest.mark.parametrize("override", ["title=other", "description=x", "reference='true'"])
+@pytest.mark.parametrize("override", ["title=other", "description=x", "reference='across=true'"])
 def test_a_harmless_change_goes_on(tmp_path: Path, override: str) -> None:
     with opened(tmp_path / "s", smoke()) as ledger:
         run_all(ledger)
