@@ -58,7 +58,7 @@ def test_the_readmes_commands_run_in_order_and_leave_what_it_promises(checkout: 
             cwd=checkout, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, (words, done.stderr)
-    promised = re.findall(r"^\| `([^`]+)`", README, re.MULTILINE)
+    promised = re.findall(r"^\| `([^`]+/[^`]*)`", README, re.MULTILINE)
     assert len(promised) >= 4
     for path in promised:
         assert (checkout / path).exists(), path

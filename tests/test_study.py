@@ -85,17 +85,17 @@ def test_defaults_and_derived_values(tmp_path: Path) -> None:
     assert study.input_size == (64, 48)
     assert (study.accuracy, study.cost) == ("metrics.ap", "profile.macs")
     assert study.arms() == [{"across": False}, {"across": True}]
-    assert study.reference_arm == "true"
+    assert study.reference_arm == "across=true"
 
 
 def test_values_that_a_study_states(tmp_path: Path) -> None:
     content = changed(SEGMENTATION, "objectives", ["metrics.pixel_accuracy", "profile.latency"])
-    content = changed(content, "reference", "false")
+    content = changed(content, "reference", "across=false")
     study = load_study(written(tmp_path, content))
     assert study.task.head == "v2"
     assert study.input_size == (64, 96)
     assert (study.accuracy, study.cost) == ("metrics.pixel_accuracy", "profile.latency")
-    assert study.reference_arm == "false"
+    assert study.reference_arm == "across=false"
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.e-3", "1.0e-3", "0.001", ".1e-2", "+1e-3"])
@@ -411,8 +411,9 @@ POSE_MISTAKES = [
     ),
     (
         "reference",
-        "tru",
-        "reference: 'tru': must be one of the arms (false, true); did you mean 'true'?",
+        "across=tru",
+        "reference: 'across=tru': must be one of the arms (across=false, across=true); "
+        "did you mean 'across=true'?",
     ),
     (
         "paper",

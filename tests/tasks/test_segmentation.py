@@ -378,7 +378,7 @@ def test_bad_data_is_refused_in_one_line_and_leaves_nothing_in_the_cache(
 def test_a_missing_root_is_refused_with_what_to_do(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(InputError) as caught:
         prepare(settings(tmp_path / "none"), quiet)
-    rule = "there is no such folder; pass --set data.root=FOLDER"
+    rule = "there is no such folder; say where the data lies with --set data.root=FOLDER"
     assert str(caught.value) == f"data.root: {str(tmp_path / 'none')!r}: {rule}"
     assert not cache.exists()
 
