@@ -9,6 +9,7 @@ Visual Recognition" (arXiv 1908.07919), and the official code where the paper is
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,38 +18,102 @@ from typing import Any
 
 from .errors import InputError, nearest_name
 
-MIN_STAGES, MAX_STAGES = 2, 4  # the paper's four stages; stage 1 has one branch, stage s has s
+MIN_STAGES, MAX_STAGES = 2, 8  # the paper has four (section 3.1)
+MAX_BRANCHES = 6  # strides 4 to 128; the paper has four branches, strides 4 to 32
 STEM_STRIDE = 4  # two convolutions of stride 2 (section 3.1)
-BOTTLENECK_EXPANSION = 4  # of the residual units of stage 1 (official code, `Bottleneck.expansion`)
+BOTTLENECK_EXPANSION = 4  # outputs over width of a bottleneck (official `Bottleneck.expansion`)
 MAX_COUNT = 10_000  # channels, modules, units: a slip of the keyboard must not fill the memory
+
 UPSAMPLE_MODES = ("nearest", "bilinear")
+PROJECTIONS = ("before", "after")
+DOWNSAMPLE_MODES = ("strided_conv", "bilinear", "avg_pool")
+FUSE_OPERATORS = ("sum", "multiply", "concat", "weighted")
+UNITS = ("basic", "bottleneck")
+EDGE_SETS = ("all", "neighbours", "high_to_low", "low_to_high", "none")
+
+# What the official code of each task builds with; `hrnet` takes these where it is told nothing.
+# Enlargement in fusions, align_corners and BatchNorm momentum: pose `pose_hrnet.py`,
+# classification `cls_hrnet.py`, segmentation `seg_hrnet.py` (branch pytorch-v1.1),
+# segmentation_ocr `seg_hrnet_ocr.py` (branch HRNet-OCR), detection `hrnet.py`.
+TASK_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "pose": {"upsample": "nearest", "align_corners": False, "bn_momentum": 0.1},
+    "classification": {"upsample": "nearest", "align_corners": False, "bn_momentum": 0.1},
+    "segmentation": {"upsample": "bilinear", "align_corners": False, "bn_momentum": 0.01},
+    "segmentation_ocr": {"upsample": "bilinear", "align_corners": True, "bn_momentum": 0.1},
+    "detection": {"upsample": "nearest", "align_corners": False, "bn_momentum": 0.1},
+}
+
+Edge = tuple[int, int]  # from branch, to branch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleSpec:
+    """Parallel branches of residual units, then a fusion unit or none.
+
+    Args:
+        num_blocks: Residual units of each branch, from high to low resolution; with 0 the branch
+            passes its map on.
+        edges: Pairs (from branch, to branch) of the fusion unit. A branch always keeps its own
+            map; one that nothing leads to is left as it is.
+    """
+
+    num_blocks: tuple[int, ...]
+    edges: tuple[Edge, ...]
+
+    def __post_init__(self) -> None:
+        for blocks in self.num_blocks:
+            _check_count("num_blocks", blocks, least=0)
+        branches = len(self.num_blocks)
+        for edge in self.edges:
+            if not (
+                isinstance(edge, tuple)
+                and len(edge) == 2
+                and all(type(b) is int and 0 <= b < branches for b in edge)
+                and edge[0] != edge[1]
+            ):
+                rule = f"must be two different branches of 0 to {branches - 1}"
+                raise InputError(rule, key="edges", value=edge)
+        if len(set(self.edges)) < len(self.edges):
+            raise InputError("must not repeat a pair", key="edges", value=list(self.edges))
+        object.__setattr__(self, "edges", tuple(sorted(self.edges)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageSpec:
-    """One stage of parallel branches, all its modules alike but for their fusion.
+    """One stage: its branches' widths, and its modules in order.
 
     Args:
-        num_channels: Width of each branch, from high to low resolution.
-        num_blocks: Residual units of each branch in every module.
-        fusions: One entry per module: does a fusion unit follow its branches?
+        num_channels: Width of each branch, from high to low resolution; 0 for a branch that the
+            network does without, as its map would reach no output.
+        modules: The modules.
     """
 
     num_channels: tuple[int, ...]
-    num_blocks: tuple[int, ...]
-    fusions: tuple[bool, ...]
+    modules: tuple[ModuleSpec, ...]
 
     def __post_init__(self) -> None:
-        for name in ("num_channels", "num_blocks"):
-            for value in getattr(self, name):
-                _check_count(name, value)
-        for value in self.fusions:
-            _check_bool("fusions", value)
-        if len(self.num_blocks) != len(self.num_channels):
-            rule = f"must have one entry per branch ({len(self.num_channels)})"
-            raise InputError(rule, key="num_blocks", value=list(self.num_blocks))
-        if not self.fusions:
-            raise InputError("must have at least one module", key="fusions", value=[])
+        if not 1 <= len(self.num_channels) <= MAX_BRANCHES:
+            rule = f"must have 1 to {MAX_BRANCHES} branches"
+            raise InputError(rule, key="num_channels", value=list(self.num_channels))
+        for channels in self.num_channels:
+            _check_count("num_channels", channels, least=0)
+        if not self.modules:
+            raise InputError("must have at least one module", key="modules", value=[])
+        for module in self.modules:
+            self._check_module(module)
+
+    def _check_module(self, module: ModuleSpec) -> None:
+        if len(module.num_blocks) != self.num_branches:
+            rule = f"must have one entry per branch ({self.num_branches})"
+            raise InputError(rule, key="modules.num_blocks", value=list(module.num_blocks))
+        absent = [branch for branch, width in enumerate(self.num_channels) if width == 0]
+        for branch in absent:
+            if module.num_blocks[branch]:
+                rule = f"must be 0 for branch {branch}, which has no channels"
+                raise InputError(rule, key="modules.num_blocks", value=list(module.num_blocks))
+            if any(branch in edge for edge in module.edges):
+                rule = f"must not touch branch {branch}, which has no channels"
+                raise InputError(rule, key="modules.edges", value=list(module.edges))
 
     @property
     def num_branches(self) -> int:
@@ -56,7 +121,7 @@ class StageSpec:
 
     @property
     def num_modules(self) -> int:
-        return len(self.fusions)
+        return len(self.modules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +132,17 @@ class ArchSpec:
         stem_channels: Width of the two stride-2 convolutions of the stem.
         stage1_blocks: Bottleneck units of stage 1.
         stage1_channels: Width of those units; they put out `BOTTLENECK_EXPANSION` times as much.
-        stages: Stages 2, 3, ... with 2, 3, ... branches.
-        upsample: How a fusion unit enlarges a low-resolution map, one of `UPSAMPLE_MODES`.
-        align_corners: The convention of every bilinear enlargement, in fusions and heads.
+        stages: Stages 2, 3, ...; none has fewer branches than the one before.
+        unit: Residual unit of the branches, one of `UNITS`; a bottleneck's branch width is what
+            it puts out.
+        fuse: How a fusion unit joins its maps, one of `FUSE_OPERATORS`.
+        upsample: How it enlarges a low-resolution map, one of `UPSAMPLE_MODES`.
+        projection: Its 1x1 convolution comes "before" or "after" the enlargement.
+        downsample: How it reduces a high-resolution map, one of `DOWNSAMPLE_MODES`.
+        align_corners: The convention of every bilinear resizing, in fusions and heads.
+        bn_momentum: Of every BatchNorm.
+        output_branch: The map that a head of one map reads (Fig. 9): 0 is the highest resolution.
+        output_bias: Does the last layer of the head have a bias?
 
     Raises:
         InputError: A value is of the wrong type or out of range.
@@ -79,19 +152,39 @@ class ArchSpec:
     stage1_blocks: int
     stage1_channels: int
     stages: tuple[StageSpec, ...]
+    unit: str
+    fuse: str
     upsample: str
+    projection: str
+    downsample: str
     align_corners: bool
+    bn_momentum: float
+    output_branch: int
+    output_bias: bool
 
     def __post_init__(self) -> None:
         for name in ("stem_channels", "stage1_blocks", "stage1_channels"):
             _check_count(name, getattr(self, name))
-        _check_choice("upsample", self.upsample, UPSAMPLE_MODES)
-        _check_bool("align_corners", self.align_corners)
+        for name, choices in CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        for name in ("align_corners", "output_bias"):
+            _check_bool(name, getattr(self, name))
+        if not isinstance(self.bn_momentum, float) or not 0 < self.bn_momentum <= 1:
+            rule = "must be a number above 0 and at most 1"
+            raise InputError(rule, key="bn_momentum", value=self.bn_momentum)
         _check_num_stages(len(self.stages) + 1, key="stages")
+        branches = 1
         for number, stage in enumerate(self.stages, start=2):
-            if stage.num_branches != number:
-                rule = f"stage {number} must have {number} branches"
+            if stage.num_branches < branches:
+                rule = f"stage {number} must have at least the {branches} branches before it"
                 raise InputError(rule, key="stages", value=list(stage.num_channels))
+            branches = stage.num_branches
+            if self.unit == "bottleneck":
+                _check_multiple(stage.num_channels, BOTTLENECK_EXPANSION, key="stages")
+        _check_count("output_branch", self.output_branch, least=0)
+        if self.output_branch >= branches:
+            rule = f"must be a branch of the last stage (0 to {branches - 1})"
+            raise InputError(rule, key="output_branch", value=self.output_branch)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -106,17 +199,28 @@ class ArchSpec:
     @property
     def num_fusions(self) -> int:
         """Number of fusion units; the paper counts 1, 3 and 8 in Table 12."""
-        return sum(sum(stage.fusions) for stage in self.stages)
+        return sum(bool(module.edges) for stage in self.stages for module in stage.modules)
 
     @property
     def key(self) -> str:
-        """A short hash of the network: equal if and only if the specs are equal."""
+        """A short hash: equal if and only if the specs are equal."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, as they are written to `arch.json`."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["stages"] = [
+            {
+                "num_channels": list(stage.num_channels),
+                "modules": [
+                    {"num_blocks": list(m.num_blocks), "edges": [list(edge) for edge in m.edges]}
+                    for m in stage.modules
+                ],
+            }
+            for stage in self.stages
+        ]
+        return fields
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ArchSpec":
@@ -126,44 +230,84 @@ class ArchSpec:
             InputError: A field is missing, unknown, or breaks a rule.
         """
         _check_fields(cls, data)
-        stages = data["stages"]
-        if not isinstance(stages, list) or not all(isinstance(s, Mapping) for s in stages):
-            raise InputError("must be a list of stages", key="stages", value=stages)
-        for stage in stages:
-            _check_fields(StageSpec, stage)
-            for name, value in stage.items():
-                if not isinstance(value, list):
-                    raise InputError("must be a list", key=f"stages.{name}", value=value)
-        specs = tuple(StageSpec(**{k: tuple(v) for k, v in stage.items()}) for stage in stages)
-        return cls(**{**data, "stages": specs})
+        stages = []
+        for place, entry in enumerate(_list(data["stages"], key="stages")):
+            try:
+                _check_fields(StageSpec, entry)
+                modules = _list(entry["modules"], key="modules")
+                stages.append(
+                    StageSpec(
+                        num_channels=tuple(_list(entry["num_channels"], key="num_channels")),
+                        modules=tuple(_module_from_dict(module) for module in modules),
+                    )
+                )
+            except InputError as error:
+                raise error.within(key=f"stages.{place}") from None
+        return cls(**{**data, "stages": tuple(stages)})
+
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "unit": UNITS,
+    "fuse": FUSE_OPERATORS,
+    "upsample": UPSAMPLE_MODES,
+    "projection": PROJECTIONS,
+    "downsample": DOWNSAMPLE_MODES,
+}
+
+PerStage = int | Sequence[int]
+PerBranch = int | Sequence[int | Sequence[int]]
 
 
 def hrnet(
     *,
-    width: int | Sequence[int] = 32,
+    task: str = "pose",
+    width: PerBranch = 32,
+    width_ratios: Sequence[float] = (1, 2, 4, 8, 16, 32),
     num_stages: int = 4,
-    num_modules: int | Sequence[int] = (1, 4, 3),
-    num_blocks: int | Sequence[int] = 4,
+    num_branches: PerStage = (2, 3, 4, 5, 6, 6, 6),
+    num_modules: PerStage = (1, 4, 3),
+    num_blocks: PerBranch = 4,
+    unit: str = "basic",
     stage1_blocks: int = 4,
     stage1_width: int = 64,
     stem_width: int = 64,
     within: bool = True,
     across: bool = True,
     final: bool = True,
-    upsample: str = "nearest",
-    align_corners: bool = False,
+    edges: str | Sequence[str | Sequence[str]] = "all",
+    fuse: str = "sum",
+    upsample: str | None = None,
+    projection: str = "before",
+    downsample: str = "strided_conv",
+    align_corners: bool | None = None,
+    bn_momentum: float | None = None,
+    output_branch: int = 0,
+    output_bias: bool = True,
 ) -> ArchSpec:
     """An HRNet from a few numbers. The defaults are HRNet-W32 as the official pose code builds it.
 
-    `width`, `num_modules` and `num_blocks` take one number for all stages or a list with one
-    entry for each of the stages 2, 3, ...; entries beyond `num_stages` name stages that do not
-    exist and are left out, so that a space can vary `num_stages` beside them.
+    `width`, `num_branches`, `num_modules`, `num_blocks` and `edges` take one value for all
+    stages or a list with one entry for each of the stages 2, 3, ...; entries beyond `num_stages`
+    name stages that do not exist and are left out, so that a space can vary `num_stages` beside
+    them. An entry of `width` or `num_blocks` may itself be a list with one number per branch,
+    an entry of `edges` a list with one set per module; surplus numbers are left out too.
+
+    A choice that cannot matter in the network is set to the official one, so that settings
+    which build the same network give equal specs.
 
     Args:
-        width: Channels of the highest-resolution branch; branch r has width * 2**r (section 3.1).
-        num_stages: 2 to 4; stage s has s branches.
+        task: Whose official defaults `upsample`, `align_corners` and `bn_momentum` have, a key
+            of `TASK_DEFAULTS`.
+        width: Channels of the highest-resolution branch, or of each branch.
+        width_ratios: Branch r has width * width_ratios[r] channels, rounded (with bottleneck
+            units to a multiple of 4); 1, 2, 4, 8 in the paper (section 3.1).
+        num_stages: 2 to 8; 4 in the paper.
+        num_branches: Branches of each stage, never fewer than before; 2, 3, 4 in the paper. 4
+            starts all of them at once, 1 keeps the high resolution alone (section 7).
         num_modules: Modules of each stage; 1, 4, 3 in the paper (Table 14).
         num_blocks: Residual units per branch and module; 4 in the paper (Table 14).
+        unit: "basic", or "bottleneck" as in the lower half of Table 15, where the width is what
+            the units put out and must be a multiple of 4.
         stage1_blocks: Bottleneck units of stage 1; 4 in the paper (Table 14).
         stage1_width: Width of those units; 64 in the paper (Table 14).
         stem_width: Channels of the stem; 64 in the paper (Table 14).
@@ -171,63 +315,296 @@ def hrnet(
         across: Keep those between stages, after the last module of all stages but the last.
         final: Keep the one before the head, after the last module of the last stage. With
             within, across, final the paper's depth has 1, 3, 8 fusion units (Table 12).
+        edges: Which branches a fusion unit joins: "all" pairs as in the paper, "neighbours",
+            "high_to_low", "low_to_high", "none", or pairs such as "3>2 2>1".
+        fuse: "sum" (official); "multiply" (section 7); "concat" and a 1x1 convolution with
+            BatchNorm; "weighted", a sum with one learned weight per map, 1 at first (the
+            unbounded fusion of Tan et al., EfficientDet, 2020, section 3.3).
         upsample: "nearest" (official pose, classification, detection) or "bilinear"
             (official segmentation).
-        align_corners: Convention of the bilinear enlargements; False but in the official OCR code.
+        projection: 1x1 convolution "before" the enlargement (official code) or "after" it
+            (the paper's text, section 3.2).
+        downsample: "strided_conv" (official), "bilinear" (section 7) or "avg_pool"; the latter
+            two are followed by a 1x1 convolution with BatchNorm, as nothing is said of how the
+            widths are met.
+        align_corners: Convention of bilinear resizing; True in the official OCR code alone.
+        bn_momentum: Of every BatchNorm; 0.01 in the official segmentation code, else 0.1.
+        output_branch: The map that heads of one map (V1, V1h) read (Fig. 9).
+        output_bias: Bias of the head's last layer; True in all official code.
 
     Raises:
         InputError: An argument is of the wrong type or out of range.
     """
+    _check_choice("task", task, tuple(TASK_DEFAULTS))
     _check_num_stages(num_stages, key="num_stages")
     for name, flag in (("within", within), ("across", across), ("final", final)):
         _check_bool(name, flag)
-    count = num_stages - 1
-    widths = _per_stage("width", width, count)
-    modules = _per_stage("num_modules", num_modules, count)
-    blocks = _per_stage("num_blocks", num_blocks, count)
-    _check_argument("stage1_blocks", stage1_blocks)
-    _check_argument("stage1_width", stage1_width)
+    for name, value in (("stage1_blocks", stage1_blocks), ("stage1_width", stage1_width)):
+        _check_argument(name, value)
     _check_argument("stem_width", stem_width)
+    _check_choice("unit", unit, UNITS)
+    count = num_stages - 1
+    branches = _branches(num_branches, count)
+    step = BOTTLENECK_EXPANSION if unit == "bottleneck" else 1
+    widths = _widths(width, width_ratios, branches, step)
+    modules = _per_stage("num_modules", num_modules, count)
+    blocks = _per_branch("num_blocks", num_blocks, branches, least=0)
+    sets = _edge_sets(edges, modules, branches)
     stages = []
     for index in range(count):
-        branches = index + 2
-        last = final if index == count - 1 else across
-        stage = StageSpec(
-            num_channels=tuple(widths[index] * 2**branch for branch in range(branches)),
-            num_blocks=(blocks[index],) * branches,
-            fusions=(within,) * (modules[index] - 1) + (last,),
+        kept = [within] * (modules[index] - 1) + [final if index == count - 1 else across]
+        stage = _stage(
+            widths[index],
+            blocks[index],
+            tuple(pairs if keep else () for pairs, keep in zip(sets[index], kept, strict=True)),
         )
         stages.append(stage)
-    return ArchSpec(
+    defaults = TASK_DEFAULTS[task]
+    momentum = defaults["bn_momentum"] if bn_momentum is None else bn_momentum
+    spec = ArchSpec(
         stem_channels=stem_width,
         stage1_blocks=stage1_blocks,
         stage1_channels=stage1_width,
         stages=tuple(stages),
-        upsample=upsample,
-        align_corners=align_corners,
+        unit=unit,
+        fuse=fuse,
+        upsample=defaults["upsample"] if upsample is None else upsample,
+        projection=projection,
+        downsample=downsample,
+        align_corners=defaults["align_corners"] if align_corners is None else align_corners,
+        bn_momentum=float(momentum) if type(momentum) is int else momentum,
+        output_branch=output_branch,
+        output_bias=output_bias,
     )
+    return simplified(spec)
+
+
+def simplified(spec: ArchSpec, *, head_resizes: bool = True) -> ArchSpec:
+    """The same network with every choice that cannot matter in it set to the official one.
+
+    Args:
+        spec: The network.
+        head_resizes: Does a head follow that resizes maps, so that align_corners matters to it?
+    """
+    modules = [module for stage in spec.stages for module in stage.modules]
+    pairs = {edge for module in modules for edge in module.edges}
+    up = any(source > target for source, target in pairs)
+    down = any(source < target for source, target in pairs)
+    official = TASK_DEFAULTS["pose"]
+    changes: dict[str, Any] = {}
+    if not up:
+        changes |= {"upsample": official["upsample"], "projection": PROJECTIONS[0]}
+    if not down:
+        changes["downsample"] = DOWNSAMPLE_MODES[0]
+    if not pairs:
+        changes["fuse"] = FUSE_OPERATORS[0]
+    if not any(blocks for module in modules for blocks in module.num_blocks):
+        changes["unit"] = UNITS[0]
+    bilinear = (up and spec.upsample == "bilinear") or (down and spec.downsample == "bilinear")
+    if not bilinear and not (head_resizes and sum(map(bool, spec.channels)) > 1):
+        changes["align_corners"] = official["align_corners"]
+    stages = tuple(_without_empty_modules(stage) for stage in spec.stages)
+    if stages != spec.stages:
+        changes["stages"] = stages
+    changed = {name: value for name, value in changes.items() if getattr(spec, name) != value}
+    return dataclasses.replace(spec, **changed) if changed else spec
+
+
+def pruned(spec: ArchSpec, reads: Sequence[int]) -> ArchSpec:
+    """The network without what cannot reach the maps that are read, such as a final fusion's
+    low-resolution outputs under a head that reads the highest resolution alone.
+
+    Args:
+        spec: The network.
+        reads: The branches of the last stage whose maps are read.
+    """
+    needed = frozenset(reads)
+    stages: list[StageSpec] = []
+    for index in reversed(range(len(spec.stages))):
+        stage, needed = _pruned_stage(spec.stages[index], needed)
+        stages.insert(0, stage)
+        before = spec.stages[index - 1].num_branches if index else 1
+        needed = frozenset(min(branch, before - 1) for branch in needed)
+    if tuple(stages) == spec.stages:
+        return spec
+    return dataclasses.replace(spec, stages=tuple(stages))
+
+
+@functools.lru_cache(maxsize=4096)
+def _pruned_stage(stage: StageSpec, needed: frozenset[int]) -> tuple[StageSpec, frozenset[int]]:
+    """The stage for the maps that are needed of it, and those that it needs itself."""
+    used = needed
+    modules: list[ModuleSpec] = []
+    for module in reversed(stage.modules):
+        live = tuple(edge for edge in module.edges if edge[1] in needed)
+        needed |= {source for source, _ in live}
+        used |= needed
+        blocks = tuple(n if b in needed else 0 for b, n in enumerate(module.num_blocks))
+        modules.insert(0, _module(blocks, live))
+    channels = tuple(c if b in used else 0 for b, c in enumerate(stage.num_channels))
+    return StageSpec(num_channels=channels, modules=tuple(modules)), needed
+
+
+def _without_empty_modules(stage: StageSpec) -> StageSpec:
+    """Modules that pass every map on are left out, but for one where there is no other."""
+    kept = tuple(m for m in stage.modules if m.edges or any(m.num_blocks))
+    if len(kept) == len(stage.modules) or len(stage.modules) == 1:
+        return stage
+    return StageSpec(num_channels=stage.num_channels, modules=kept or stage.modules[:1])
+
+
+@functools.lru_cache(maxsize=4096)
+def _module(blocks: tuple[int, ...], edges: tuple[Edge, ...]) -> ModuleSpec:
+    return ModuleSpec(num_blocks=blocks, edges=edges)
+
+
+@functools.lru_cache(maxsize=4096)
+def _stage(
+    channels: tuple[int, ...], blocks: tuple[int, ...], fusions: tuple[tuple[Edge, ...], ...]
+) -> StageSpec:
+    modules = tuple(_module(blocks, edges) for edges in fusions)
+    return StageSpec(num_channels=channels, modules=modules)
+
+
+@functools.lru_cache(maxsize=1024)
+def edge_set(name: str, branches: int) -> tuple[Edge, ...]:
+    """The pairs (from branch, to branch) that a name of `EDGE_SETS`, or "3>2 2>1", stands for.
+
+    Raises:
+        InputError: It stands for none.
+    """
+    pairs = [(j, i) for j in range(branches) for i in range(branches) if i != j]
+    if name == "all":
+        return tuple(pairs)
+    if name == "neighbours":
+        return tuple((j, i) for j, i in pairs if abs(i - j) == 1)
+    if name == "high_to_low":
+        return tuple((j, i) for j, i in pairs if j < i)
+    if name == "low_to_high":
+        return tuple((j, i) for j, i in pairs if j > i)
+    if name == "none":
+        return ()
+    chosen = []
+    for text in name.split():
+        source, arrow, target = text.partition(">")
+        if not (arrow and source.isdecimal() and target.isdecimal()):
+            rule = f"must be one of {', '.join(EDGE_SETS)}, or pairs such as '3>2 2>1'"
+            near = nearest_name(name, EDGE_SETS)
+            raise InputError(rule, key="edges", value=name, nearest=near)
+        pair = (int(source), int(target))
+        if pair not in pairs:
+            rule = f"must join two different branches of 0 to {branches - 1} in this stage"
+            raise InputError(rule, key="edges", value=text)
+        chosen.append(pair)
+    if not chosen:
+        raise InputError(f"must be one of {', '.join(EDGE_SETS)}", key="edges", value=name)
+    return tuple(sorted(set(chosen)))
+
+
+def _branches(value: object, count: int) -> tuple[int, ...]:
+    branches = _per_stage("num_branches", value, count)
+    for before, after in zip((1, *branches), branches, strict=False):
+        if not before <= after <= MAX_BRANCHES:
+            rule = f"must not shrink from stage to stage, and be at most {MAX_BRANCHES}"
+            raise InputError(rule, key="num_branches", value=value)
+    return branches
+
+
+def _widths(
+    width: object, ratios: object, branches: tuple[int, ...], step: int
+) -> tuple[tuple[int, ...], ...]:
+    """Channels of each branch of each stage, multiples of `step`."""
+    if not isinstance(ratios, Sequence) or isinstance(ratios, str) or len(ratios) < branches[-1]:
+        rule = f"must be a list with a number for each of {branches[-1]} branches"
+        raise InputError(rule, key="width_ratios", value=ratios)
+    for ratio in ratios:
+        if type(ratio) not in (int, float) or not 0 < ratio <= MAX_COUNT:
+            rule = f"must be numbers above 0 and at most {MAX_COUNT}"
+            raise InputError(rule, key="width_ratios", value=ratio)
+    entries = _entries("width", width, len(branches))
+    widths = []
+    for entry, number in zip(entries, branches, strict=True):
+        if isinstance(entry, Sequence) and not isinstance(entry, str):
+            channels = _numbers("width", entry, number, least=1)
+        else:
+            _check_argument("width", entry)
+            _check_multiple((entry,), step)
+            steps = (max(1, round(entry * ratio / step)) for ratio in ratios[:number])
+            channels = tuple(step * count for count in steps)
+        _check_multiple(channels, step)
+        widths.append(channels)
+    return tuple(widths)
+
+
+def _edge_sets(
+    value: object, modules: tuple[int, ...], branches: tuple[int, ...]
+) -> tuple[tuple[tuple[Edge, ...], ...], ...]:
+    sets = []
+    entries = _entries("edges", value, len(modules))
+    for entry, count, number in zip(entries, modules, branches, strict=True):
+        names = (entry,) * count if isinstance(entry, str) else entry
+        if not isinstance(names, Sequence) or len(names) < count:
+            rule = f"must be a set of edges or a list with one for each of {count} modules"
+            raise InputError(rule, key="edges", value=entry)
+        for name in names[:count]:
+            if not isinstance(name, str):
+                rule = f"must be one of {', '.join(EDGE_SETS)}, or pairs such as '3>2 2>1'"
+                raise InputError(rule, key="edges", value=name)
+        sets.append(tuple(edge_set(name, number) for name in names[:count]))
+    return tuple(sets)
 
 
 def _per_stage(name: str, value: object, count: int) -> tuple[int, ...]:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) < count:
-            rule = f"must be a number or a list with an entry for each of {count} stages"
-            raise InputError(rule, key=name, value=list(value))
-        entries = tuple(value)[:count]
-    else:
-        entries = (value,) * count
+    entries = _entries(name, value, count)
     for entry in entries:
         _check_argument(name, entry)
     return entries
 
 
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError("must be a whole number of at least 1", key=name, value=value)
+def _per_branch(
+    name: str, value: object, branches: tuple[int, ...], *, least: int
+) -> tuple[tuple[int, ...], ...]:
+    """One tuple per stage with one number per branch."""
+    return tuple(
+        _numbers(name, entry, number, least=least)
+        for entry, number in zip(_entries(name, value, len(branches)), branches, strict=True)
+    )
 
 
-def _check_argument(name: str, value: Any) -> None:
-    _check_count(name, value)
+def _entries(name: str, value: Any, count: int) -> tuple[Any, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return (value,) * count
+    if len(value) < count:
+        rule = f"must be one value or a list with an entry for each of {count} stages"
+        raise InputError(rule, key=name, value=list(value))
+    return tuple(value)[:count]
+
+
+def _numbers(name: str, entry: Any, count: int, *, least: int) -> tuple[int, ...]:
+    if not isinstance(entry, Sequence) or isinstance(entry, str):
+        entry = (entry,) * count
+    if len(entry) < count:
+        rule = f"must be a number or a list with one for each of {count} branches"
+        raise InputError(rule, key=name, value=list(entry))
+    for number in entry[:count]:
+        _check_argument(name, number, least=least)
+    return tuple(entry[:count])
+
+
+def _check_multiple(channels: tuple[int, ...], step: int, *, key: str = "width") -> None:
+    for width in channels:
+        if width % step:
+            rule = f"must be a multiple of {step} in branches of bottleneck units"
+            raise InputError(rule, key=key, value=width)
+
+
+def _check_count(name: str, value: object, *, least: int = 1) -> None:
+    if type(value) is not int or value < least:
+        raise InputError(f"must be a whole number of at least {least}", key=name, value=value)
+
+
+def _check_argument(name: str, value: Any, *, least: int = 1) -> None:
+    _check_count(name, value, least=least)
     if value > MAX_COUNT:
         raise InputError(f"must be at most {MAX_COUNT}", key=name, value=value)
 
@@ -249,6 +626,19 @@ def _check_num_stages(value: object, *, key: str) -> None:
     if not MIN_STAGES <= value <= MAX_STAGES:
         rule = f"the number of stages must be {MIN_STAGES} to {MAX_STAGES}"
         raise InputError(rule, key=key, value=value)
+
+
+def _module_from_dict(data: Any) -> ModuleSpec:
+    _check_fields(ModuleSpec, data)
+    edges = [tuple(_list(edge, key="edges")) for edge in _list(data["edges"], key="edges")]
+    blocks = _list(data["num_blocks"], key="num_blocks")
+    return ModuleSpec(num_blocks=tuple(blocks), edges=tuple(edges))
+
+
+def _list(value: object, *, key: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InputError("must be a list", key=key, value=value)
+    return value
 
 
 def _check_fields(cls: type, data: object) -> None:

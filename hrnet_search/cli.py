@@ -1,14 +1,25 @@
 """The command line: parse, call one function, print. Heavy imports wait for their command."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .blueprint import HEADS, head_of
+from .cost import cost
 from .errors import InputError, nearest_name
+from .paper.costs import COSTS
+from .presets import TASK_SETTINGS
+
+if TYPE_CHECKING:
+    from .arch import ArchSpec
+    from .rivals import Rival
+    from .space import Space
 
 DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -16,6 +27,8 @@ EPILOG = """\
 start here:
   hrnet-search run studies/smoke.yaml              a whole study in under a minute
   hrnet-search run studies/fusion_ablation.yaml    the paper's Table 12, about five minutes
+  hrnet-search profile w32                         what a network costs
+  hrnet-search tables 1                            the paper's costs beside ours
 
 exit status: 0 done; 1 some trials failed (they are listed); 2 the input was wrong (one line
 says what); 130 interrupted (run the same command again to continue)
@@ -31,6 +44,27 @@ examples:
 A study that exists is continued: what is finished is kept, what was cut off runs again.
 More `seeds` add trials; texts and the reference may change freely; any other change of the study
 wants --fresh or another name.
+"""
+
+PROFILE_EPILOG = """\
+examples:
+  hrnet-search profile w32                                  HRNetV1-W32, pose, 256x192
+  hrnet-search profile w48 --task segmentation --input 512x1024
+  hrnet-search profile simple_baseline_resnet50             a rival of the paper's tables
+  hrnet-search profile reports/smoke/winner/arch.json --input 64x64
+  hrnet-search profile spaces/hrnet_full.yaml --limit profile.macs=2e9 --limit profile.params=1e7
+
+A network is counted in closed form, by fvcore, ptflops and PyTorch, and its memory and latency are
+estimated and measured on this machine. A space is only counted: nothing is trained or built.
+"""
+
+TABLES_EPILOG = """\
+examples:
+  hrnet-search tables 1 15                        in the terminal
+  hrnet-search tables 3 --format markdown
+  hrnet-search tables --format html --out tables.html
+
+docs/counting.md explains the conventions, and the figures that nobody can reproduce.
 """
 
 
@@ -59,6 +93,8 @@ def _validate(options: argparse.Namespace, _: list[str]) -> int:
         if isinstance(checked, Study):
             arms = len(checked.arms())
             what = f"study of {checked.task.kind}, {arms} arms x {checked.seeds} seeds"
+            if left_out := checked.left_out():
+                what += f"; {left_out} networks above the limits are left out"
         else:
             what = f"space of {checked.size} combinations"
         print(f"{file}: ok, {what}")
@@ -145,6 +181,100 @@ def _finish(run: Path, out: Path) -> int:
     return FAILED_TRIALS if failed else DONE
 
 
+def _profile(options: argparse.Namespace, _: list[str]) -> int:
+    from .space import Space
+    from .target import find_target
+
+    target = find_target(options.target, task=options.task)
+    usual = target.setting
+    head, num_outputs = options.head or usual[0], options.outputs or usual[1]
+    size = options.input or usual[2]
+    head_of(head)
+    if isinstance(target.what, Space):
+        limits = dict(map(_limit, options.limit))
+        return _profile_space(target.what, head, num_outputs, size, limits)
+    if options.limit:
+        rule = "is for spaces; this is one network"
+        raise InputError(rule, key="--limit", value=options.limit[0])
+    return _profile_network(target.what, head, num_outputs, size)
+
+
+def _profile_space(
+    space: "Space", head: str, num_outputs: int, size: tuple[int, int], limits: dict[str, float]
+) -> int:
+    from .survey import render, survey
+
+    with _bar("Costing networks") as advance:
+        found = survey(
+            space,
+            head=head,
+            num_outputs=num_outputs,
+            input_size=size,
+            limits=limits,
+            progress=advance,
+        )
+    print(render(found, head=head, num_outputs=num_outputs, input_size=size))
+    return DONE
+
+
+def _profile_network(
+    network: "ArchSpec | Rival", head: str, num_outputs: int, size: tuple[int, int]
+) -> int:
+    from .arch import ArchSpec
+
+    # A wrong head, a size too small: said before torch is loaded.
+    counted = None
+    if isinstance(network, ArchSpec):
+        counted = cost(network, head=head, num_outputs=num_outputs, input_size=size)
+    from rich.console import Console
+
+    from . import baselines
+    from .profiling import measure, render
+
+    net = baselines.network(network.to_dict(), head=head, num_outputs=num_outputs)
+    with Console(stderr=True).status("") as status:
+        measured = measure(
+            net, size, cost=counted, on_step=lambda step: status.update(f"{step} ...")
+        )
+    print(render(measured))
+    return DONE
+
+
+@contextlib.contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, nothing in a log."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _limit(text: str) -> tuple[str, float]:
+    """ "profile.macs=2e9" -> its key and number."""
+    key, _, number = text.partition("=")
+    try:
+        return key, float(number)
+    except ValueError:
+        raise InputError("must be METRIC=NUMBER", key="--limit", value=text) from None
+
+
+def _tables(options: argparse.Namespace, _: list[str]) -> int:
+    from .costtables import RENDERERS, cost_table
+    from .files import write_atomic
+
+    tables = [cost_table(name) for name in options.tables or COSTS]
+    text = RENDERERS[options.format](tables)
+    if options.out is None:
+        print(text)
+    else:
+        write_atomic(options.out, text)
+        print(f"Tables: {options.out}")
+    return DONE
+
+
 def _find_run(study: str, out: Path) -> tuple[Path, Path]:
     """Folders of run and report of a study that was run, given its file or its name."""
     from .files import require_writable
@@ -192,6 +322,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_out(run)
 
+    profile = _command(
+        commands,
+        "profile",
+        "what a network costs, counted and measured; or what a space holds",
+        _profile,
+        PROFILE_EPILOG,
+    )
+    profile.add_argument(
+        "target", metavar="TARGET", help="a preset, a rival, arch.json, a space or a study file"
+    )
+    profile.add_argument(
+        "--task", default="pose", help=f"{', '.join(TASK_SETTINGS)} (default: pose)"
+    )
+    profile.add_argument("--head", help=f"{', '.join(HEADS)} (default: the task's)")
+    profile.add_argument("--outputs", type=_count, help="joints or classes (default: the paper's)")
+    profile.add_argument("--input", type=_size, metavar="HxW", help="image in pixels, height first")
+    profile.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="METRIC=MOST",
+        help="for spaces, e.g. profile.macs=2e9; may be repeated",
+    )
+
+    tables = _command(
+        commands, "tables", "the paper's cost columns beside ours", _tables, TABLES_EPILOG
+    )
+    tables.add_argument("tables", nargs="*", metavar="TABLE", help=f"{', '.join(COSTS)}; or all")
+    tables.add_argument("--format", choices=("text", "markdown", "csv", "html"), default="text")
+    tables.add_argument("--out", type=Path, metavar="FILE", help="write there, not on the screen")
+
     report = _command(commands, "report", "write a study's report again", _report)
     report.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
     _add_out(report)
@@ -233,6 +394,13 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that holds runs/ and reports/ (default: the current one)",
     )
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be HEIGHTxWIDTH, e.g. 256x192")
+    return int(height), int(width)
 
 
 def _count(text: str) -> int:

@@ -21,13 +21,14 @@ from .errors import InputError
 from .files import read_json, write_json
 from .model import build
 from .result import METRICS, Result
+from .rivals import RIVAL_KNOB
 from .study import Study, load_study
 from .tasks import load_task, prepare
 from .tasks.base import Task, normalise
 
 PACKAGE = Path(__file__).parent
 # Copied as they are: the network's source imports torch and the standard library alone.
-SOURCES = ("arch.py", "errors.py", "model/*.py")
+SOURCES = ("arch.py", "blueprint.py", "errors.py", "model/*.py")
 
 _VERIFY = """
 import sys, torch
@@ -46,6 +47,8 @@ if not torch.equal(output, expected["output"]):
 def choose_winner(results: Sequence[Result], key: str) -> Result | None:
     """The best seed of the arm with the best mean, among the arms trained with most seeds.
 
+    Networks of others are left out: what is exported is an HRNet.
+
     Args:
         results: Results of one study.
         key: The metric that decides.
@@ -53,7 +56,7 @@ def choose_winner(results: Sequence[Result], key: str) -> Result | None:
     arms: dict[str, list[tuple[float, Result]]] = {}
     for result in results:
         value = result.value(key)
-        if result.state == "complete" and value is not None:
+        if result.state == "complete" and value is not None and RIVAL_KNOB not in result.arch:
             arms.setdefault(result.arm, []).append((value, result))
     if not arms:
         return None
@@ -101,6 +104,11 @@ def _pick(run: Path, study: Study, trial: int | None) -> Result | None:
         return choose_winner(results, study.accuracy)
     for result in results:
         if result.trial == trial and result.state == "complete":
+            if RIVAL_KNOB in result.arch:
+                rule = (
+                    f"trained {result.arm}, which its own library saves; only HRNets are exported"
+                )
+                raise InputError(rule, file=run, key="--trial", value=trial)
             return result
     complete = ", ".join(str(r.trial) for r in results if r.state == "complete")
     rule = f"is not a complete trial of this study (those are {complete or 'none'})"

@@ -5,10 +5,12 @@ frame and the objective in a study; its label, unit and direction stand in `METR
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .cost import PAPER_GFLOP, Cost
 from .errors import InputError, nearest_name
 from .files import read_json
 
@@ -62,6 +64,9 @@ METRICS: dict[str, Metric] = {
         Metric("profile.macs", "GMACs", "1e9 conv + linear", "minimize", 1e-9),
         # The paper's "GFLOPs" are the same multiply-adds in units of 2^30 (Tables 1 and 3).
         Metric("profile.paper_gflops", "GFLOPs", "paper: MACs / 2^30", "minimize"),
+        Metric("profile.activations", "Activations", "M", "minimize", 1e-6),
+        Metric("profile.kernels", "Kernels", "", "minimize"),
+        Metric("profile.depth", "Depth", "conv + linear layers", "minimize"),
         Metric("profile.memory", "Peak memory", "MiB, one training image", "minimize", 2**-20),
         Metric("profile.latency", "Latency", "ms, batch 1, 1 thread", "minimize", 1e3),
     )
@@ -77,6 +82,38 @@ def metric(key: str) -> Metric:
     if key not in METRICS:
         raise InputError("unknown metric", value=key, nearest=nearest_name(key, METRICS))
     return METRICS[key]
+
+
+def closed_form(cost: Cost) -> dict[str, float]:
+    """The metrics that follow from a network's spec alone, in base units."""
+    return {
+        "profile.params": cost.params,
+        "profile.macs": cost.macs,
+        "profile.paper_gflops": cost.macs / PAPER_GFLOP,
+        "profile.activations": cost.activations,
+        "profile.kernels": cost.kernels,
+        "profile.depth": cost.depth,
+        "profile.memory": cost.memory,
+    }
+
+
+LIMITABLE = tuple(key for key in METRICS if key.startswith("profile.") and "latency" not in key)
+
+
+def check_limits(limits: Mapping[str, float]) -> dict[str, float]:
+    """The limits, if each is on a metric of `closed_form` and above 0.
+
+    Raises:
+        InputError: One is not.
+    """
+    for key, most in limits.items():
+        if key not in LIMITABLE:
+            rule = f"must be one of {', '.join(LIMITABLE)}"
+            near = nearest_name(key, LIMITABLE)
+            raise InputError(rule, key="limits", value=key, nearest=near)
+        if not most > 0:
+            raise InputError("must be above 0", key=f"limits.{key}", value=most)
+    return dict(limits)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from .arch import ArchSpec, hrnet
+from .blueprint import canonical
 from .errors import InputError, nearest_name
+from .result import check_limits
 
 DEFAULTS = {name: p.default for name, p in inspect.signature(hrnet).parameters.items()}
 MAX_GRID = 10_000  # networks; a larger grid is a mistake, and would take minutes to list
 
 Scalar = bool | int | float | str
-Value = Scalar | list[Scalar]
+Value = Scalar | list[Scalar | list[Scalar]]
 Settings = dict[str, Value]
 
 
@@ -94,9 +96,14 @@ class Space(Strict):
     description: str = Field(default="", description="What it is for.")
     base: Settings = Field(default={}, description="Arguments of hrnet that stay fixed.")
     vary: dict[str, Knob] = Field(min_length=1, description="Knobs, in order.")
+    limits: dict[str, float] = Field(
+        default={},
+        description="Metric -> largest value allowed, in base units; networks above are left out.",
+    )
 
     @model_validator(mode="after")
     def _builds(self) -> "Space":
+        check_limits(self.limits)
         _check_arguments(self.base, key="base")
         for name, knob in self.vary.items():
             if isinstance(knob, Arms):
@@ -132,13 +139,19 @@ class Space(Strict):
 
     def _locate(self, error: InputError, params: dict[str, Value]) -> InputError:
         """Name the place in the file that a refused argument of `hrnet` came from."""
-        key = f"base.{error.key}" if error.key in self.base else "vary"
+        key = f"base.{error.key}"  # also where its default does not go with the rest
         for name, value in params.items():
             knob = self.vary[name]
             if error.key in _settings(name, knob, value):
                 inside = f".arms.{value}.{error.key}" if isinstance(knob, Arms) else ""
                 key = f"vary.{name}{inside}"
         return InputError(error.rule, key=key, value=error.value, nearest=error.nearest)
+
+    def for_task(self, task: str) -> "Space":
+        """The same space with the official defaults of a task, if it names none itself."""
+        if "task" in self.base:
+            return self
+        return self.model_copy(update={"base": {"task": task, **self.base}})
 
     def params(self) -> Iterator[dict[str, Value]]:
         """Every combination of knob values, the last knob changing fastest."""
@@ -151,8 +164,11 @@ class Space(Strict):
         """Number of combinations."""
         return math.prod(len(knob.values()) for knob in self.vary.values())
 
-    def grid(self) -> list[dict[str, Value]]:
+    def grid(self, head: str = "v2") -> list[dict[str, Value]]:
         """The combinations that build distinct networks; of equal ones the first is kept.
+
+        Args:
+            head: The head they are built with, a key of `blueprint.HEADS`.
 
         Raises:
             InputError: There are more than `MAX_GRID`, or one cannot be built.
@@ -162,7 +178,7 @@ class Space(Strict):
             raise InputError(rule, key="space.vary", value=self.size)
         distinct: dict[str, dict[str, Value]] = {}
         for params in self.params():
-            distinct.setdefault(self.arch(params).key, params)
+            distinct.setdefault(canonical(self.arch(params), head).key, params)
         return list(distinct.values())
 
     def arguments(self, params: dict[str, Value]) -> Settings:

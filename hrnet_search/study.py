@@ -4,6 +4,7 @@ Everything here is read without torch. `load` is strict: an unknown key, a wrong
 impossible value is refused with file, dotted key, value, rule and the nearest valid name.
 """
 
+import functools
 import json
 import os
 import re
@@ -15,17 +16,23 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from .arch import TASK_DEFAULTS, ArchSpec
+from .blueprint import canonical, check_input
+from .cost import Cost, cost
 from .errors import InputError, nearest_name
 from .files import write_json
 from .paper import TABLES
-from .result import METRICS, metric
+from .result import METRICS, closed_form, metric
+from .rivals import RIVAL_KNOB, RIVALS, Rival
 from .space import KNOB_TAGS, Space, Strict, Value
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-MIN_INPUT = 32  # pixels: stride of the fourth branch (section 3.1)
+MIN_INPUT = 32  # pixels: stride of the fourth branch (section 3.1); more branches want more
+COCO_JOINTS = 17
+RIVAL_MULTIPLE = 32  # pixels: ResNets reduce so much and are enlarged again to a quarter
 
 Model = TypeVar("Model", bound=Strict)
-Head = Literal["v1", "v2"]
+Head = Literal["v1", "v1h", "v2"]  # of those in `blueprint.HEADS`, what these tasks can train
 Pixels = Annotated[int, Field(ge=MIN_INPUT)]
 Size = Annotated[list[Pixels], Field(min_length=2, max_length=2)]
 
@@ -147,11 +154,26 @@ class Study(Strict):
     space: Space = Field(description="A space, or in a file the path of one.")
     train: Train
     seeds: int = Field(default=3, ge=1, le=1000, description="Trainings of each network.")
+    rivals: list[str] = Field(
+        default=[],
+        description="Networks of others to train beside those of the space, as further arms.",
+    )
     objectives: list[str] = Field(
         default=[], max_length=2, description="Metrics to compare by; accuracy first, then cost."
     )
     reference: str = Field(default="", description="Arm that others are compared with; last one.")
     paper: Paper | None = Field(default=None, description="Table to set beside the results.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _task_defaults(cls, raw: Any) -> Any:
+        """The space's networks have the official defaults of the study's task."""
+        kind, space = _at(raw, "task", "kind"), _at(raw, "space")
+        base = _at(space, "base", default={})
+        wanted = isinstance(kind, str) and kind in TASK_DEFAULTS and isinstance(space, dict)
+        if not wanted or not isinstance(base, dict) or "task" in base:
+            return raw
+        return {**raw, "space": {**space, "base": {"task": kind, **base}}}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Study":
@@ -168,7 +190,9 @@ class Study(Strict):
                 rule = f"must not be the number of a class (0 to {classes - 1})"
                 raise InputError(rule, key="data.ignore_label", value=self.data.ignore_label)
         self._check_objectives()
-        arms = [self.space.arm(params) for params in self.arms()]
+        self._check_rivals()
+        self._check_sizes()
+        arms = [self.arm(params) for params in self.arms()]
         if self.reference and self.reference not in arms:
             rule = f"must be one of the arms ({', '.join(arms[:10])})"
             near = nearest_name(self.reference, arms)
@@ -188,9 +212,81 @@ class Study(Strict):
                 rule = f"must be one of {', '.join(valid)}"
                 raise InputError(rule, key=f"objectives.{place}", value=key)
 
+    def _check_sizes(self) -> None:
+        key = "data.input_size" if self.data.kind == "synthetic_pose" else "data.crop_size"
+        for params in self._grid:
+            spec = canonical(self.space.arch(params), self.task.head)
+            try:
+                check_input(spec, self.task.head, self.input_size)
+            except InputError as error:
+                raise InputError(error.rule, key=key, value=list(self.input_size)) from None
+
+    def _check_rivals(self) -> None:
+        if RIVAL_KNOB in self.space.vary and self.rivals:
+            rule = "is reserved for networks of others; choose another name for the knob"
+            raise InputError(rule, key=f"space.vary.{RIVAL_KNOB}")
+        names = [name for name, rival in RIVALS.items() if self.task.kind in rival.tasks]
+        for place, name in enumerate(self.rivals):
+            _check_name(f"rivals.{place}", name, names)
+        wrong = [side for side in self.input_size if side % RIVAL_MULTIPLE]
+        if self.task.kind == "pose" and self.rivals and wrong:
+            rule = f"must be multiples of {RIVAL_MULTIPLE} where rivals are trained"
+            raise InputError(rule, key="data.input_size", value=list(self.input_size))
+        if len(set(self.rivals)) < len(self.rivals):
+            raise InputError("must not repeat a name", key="rivals", value=self.rivals)
+
     def arms(self) -> list[dict[str, Value]]:
-        """Knob values of each network, in the order of the file."""
-        return self.space.grid()
+        """Knob values of each network within the limits, in the order of the file; rivals last."""
+        rivals: list[dict[str, Value]] = [{RIVAL_KNOB: name} for name in self.rivals]
+        return [*self._feasible, *rivals]
+
+    def left_out(self) -> int:
+        """How many networks of the space are above its limits."""
+        return len(self._grid) - len(self._feasible)
+
+    @functools.cached_property
+    def _grid(self) -> list[dict[str, Value]]:
+        """Knob values of the space's distinct networks."""
+        return self.space.grid(self.task.head)
+
+    @functools.cached_property
+    def _feasible(self) -> list[dict[str, Value]]:
+        """Those within its limits."""
+        grid = self._grid
+        if not self.space.limits:
+            return grid
+        costs = [closed_form(self._cost(params)) for params in grid]
+        limits = self.space.limits.items()
+        kept = [p for p, c in zip(grid, costs, strict=True) if all(c[k] <= m for k, m in limits)]
+        if not kept:
+            least = ", ".join(
+                f"{key} is at least {min(c[key] for c in costs):g}" for key, _ in limits
+            )
+            raise InputError(f"no network meets all of them ({least})", key="space.limits")
+        return kept
+
+    def _cost(self, params: dict[str, Value]) -> Cost:
+        return cost(
+            self.space.arch(params),
+            head=self.task.head,
+            num_outputs=self.num_outputs,
+            input_size=self.input_size,
+        )
+
+    def network(self, params: Mapping[str, Value]) -> ArchSpec | Rival:
+        """What these knob values build with the task's head, in its canonical form."""
+        if self._is_rival(params):
+            return RIVALS[str(params[RIVAL_KNOB])]
+        return canonical(self.space.arch(dict(params)), self.task.head)
+
+    def arm(self, params: Mapping[str, Value]) -> str:
+        """The knob values as text, or the rival's name."""
+        if self._is_rival(params):
+            return str(params[RIVAL_KNOB])
+        return self.space.arm(dict(params))
+
+    def _is_rival(self, params: Mapping[str, Value]) -> bool:
+        return set(params) == {RIVAL_KNOB} and RIVAL_KNOB not in self.space.vary
 
     @property
     def accuracy(self) -> str:
@@ -203,6 +299,13 @@ class Study(Strict):
         return self.objectives[1] if len(self.objectives) > 1 else "profile.macs"
 
     @property
+    def num_outputs(self) -> int:
+        """Joints or classes."""
+        return (
+            len(self.data.class_names) if self.data.kind == "segmentation_folder" else COCO_JOINTS
+        )
+
+    @property
     def input_size(self) -> tuple[int, int]:
         """(H, W) that networks are trained and profiled at."""
         size = self.data.input_size if self.data.kind == "synthetic_pose" else self.data.crop_size
@@ -211,7 +314,7 @@ class Study(Strict):
     @property
     def reference_arm(self) -> str:
         """The arm that the others are compared with."""
-        return self.reference or self.space.arm(self.arms()[-1])
+        return self.reference or self.arm(self._feasible[-1])
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -482,6 +585,15 @@ def _check_name(key: str, value: str, valid: Iterable[str]) -> None:
     if value not in names:
         rule = f"must be one of {', '.join(names)}"
         raise InputError(rule, key=key, value=value, nearest=nearest_name(value, names))
+
+
+def _at(raw: Any, *keys: str, default: Any = None) -> Any:
+    """What lies below these keys of nested mappings, or the default."""
+    for key in keys:
+        if not isinstance(raw, dict) or key not in raw:
+            return default
+        raw = raw[key]
+    return raw
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:

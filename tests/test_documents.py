@@ -11,6 +11,9 @@ import pytest
 import yaml
 
 from hrnet_search.cli import _parser
+from hrnet_search.paper.costs import COSTS
+from hrnet_search.presets import PRESETS
+from hrnet_search.rivals import RIVALS
 from hrnet_search.study import json_schemas, load
 
 ROOT = Path(__file__).parents[1]
@@ -42,9 +45,12 @@ def test_every_documented_command_parses_and_its_files_are_valid(command: str) -
     words = shlex.split(command)[1:]
     if words == ["--help"] or words == ["--version"]:
         return
-    options = _parser().parse_args(words)
-    files = getattr(options, "files", None) or [Path(str(options.study))]
-    for file in files:
+    options = vars(_parser().parse_args(words))
+    named = [options[name] for name in ("study", "target") if name in options]
+    for table in options.get("tables", []):
+        assert table in COSTS
+    for file in map(Path, options.get("files", named)):
+        assert file.suffix or str(file) in {*PRESETS, *RIVALS} or words[0] != "profile", command
         if file.name == "mydata.yaml":  # the reader's own
             continue
         if file.suffix == ".yaml" and (ROOT / file).parent.name in ("studies", "spaces"):

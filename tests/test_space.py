@@ -84,6 +84,44 @@ def test_of_combinations_that_build_the_same_network_the_first_is_kept() -> None
     ]
 
 
+def test_which_combinations_are_equal_depends_on_the_head() -> None:
+    # The enlarged maps that align_corners is about are the fusions' and those of the head.
+    vary = {
+        "align_corners": {"choices": [False, True]},
+        "output_branch": {"choices": [0, 1]},
+        "output_bias": {"choices": [True, False]},
+    }
+    varied = space(vary, **SMALL)
+    grids = {head: varied.grid(head=head) for head in ("v1", "v2", "v2p", "cls")}
+    assert varied.grid() == grids["v2"]
+    assert {head: len(grid) for head, grid in grids.items()} == {
+        **{"v1": 4, "v2": 4, "v2p": 2, "cls": 2}
+    }
+    assert all(params["align_corners"] is False for params in grids["v1"])
+    assert all(params["output_branch"] == 0 for params in grids["v2"])
+    assert [tuple(params.values()) for params in grids["v2p"]] == [
+        (False, 0, True),
+        (True, 0, True),
+    ]
+
+
+def test_an_unknown_head_of_a_grid_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        space({"width": {"choices": [4]}}).grid(head="v22")
+    assert str(caught.value).startswith("head: 'v22': must be one of v1, ")
+    assert str(caught.value).endswith("; did you mean 'v2'?")
+
+
+def test_lists_in_lists_can_vary() -> None:
+    varied = space({"num_blocks": {"choices": [4, [[4, 4], [4, 4, 0]]]}}, num_stages=3)
+    params = varied.grid()
+    assert [varied.arm(p) for p in params] == [
+        "num_blocks=4",
+        "num_blocks=[[4, 4], [4, 4, 0]]",
+    ]
+    assert varied.arch(params[1]).stages[1].modules[0].num_blocks == (4, 4, 0)
+
+
 def test_arms_are_named_bundles_of_arguments() -> None:
     fusion = space({"fusion": {"arms": FUSION}})
     assert [fusion.arm(params) for params in fusion.grid()] == ["final", "+across", "+within"]
@@ -132,11 +170,13 @@ def test_a_grid_of_max_grid_is_the_largest_accepted() -> None:
 
 
 ARGUMENTS = (
-    "is not an argument of hrnet (width, num_stages, num_modules, num_blocks, stage1_blocks, "
-    "stage1_width, stem_width, within, across, final, upsample, align_corners)"
+    "is not an argument of hrnet (task, width, width_ratios, num_stages, num_branches, "
+    "num_modules, num_blocks, unit, stage1_blocks, stage1_width, stem_width, within, across, "
+    "final, edges, fuse, upsample, projection, downsample, align_corners, bn_momentum, "
+    "output_branch, output_bias)"
 )
 COUNT = "must be a whole number of at least 1"
-ENTRIES = "must be a number or a list with an entry for each of 3 stages"
+ENTRIES = "must be one value or a list with an entry for each of 3 stages"
 KNOB = "must be a mapping with choices, with low and high, or with arms"
 
 
@@ -195,8 +235,8 @@ KNOB = "must be a mapping with choices, with low and high, or with arms"
         ({"vary": {"f": {"arms": {"a": 3}}}}, "vary.f.arms.a: 3: must be a mapping"),
         ({"vary": {"f": {"arms": {}}}}, "vary.f.arms: {}: must have at least 1 item"),
         (
-            {"base": {"num_stages": 7}, "vary": {"width": {"choices": [8]}}},
-            "base.num_stages: 7: the number of stages must be 2 to 4",
+            {"base": {"num_stages": 9}, "vary": {"width": {"choices": [8]}}},
+            "base.num_stages: 9: the number of stages must be 2 to 8",
         ),
         (
             {"base": {"upsample": "linear"}, "vary": {"width": {"choices": [8]}}},

@@ -165,7 +165,7 @@ def test_overrides_replace_add_and_follow_one_another(tmp_path: Path) -> None:
         ],
     )
     assert (study.seeds, study.train.lr, study.title) == (6, 0.01, "a=b")
-    assert study.space.base == {"width": 4, "num_blocks": 2}
+    assert study.space.base == {"task": "pose", "width": 4, "num_blocks": 2}
     assert study.arms() == [{"across": True}]
 
 
@@ -345,7 +345,38 @@ POSE_MISTAKES = [
     # the network
     ("space.base.width", 0, f"space.base.width: 0: {COUNT}"),
     ("space.base.width", True, f"space.base.width: True: {COUNT}"),
-    ("space.base.num_stages", 7, "space.base.num_stages: 7: the number of stages must be 2 to 4"),
+    ("space.base.num_stages", 9, "space.base.num_stages: 9: the number of stages must be 2 to 8"),
+    (
+        "space.base.num_stages",
+        7,
+        "space.base.num_modules: [1, 4, 3]: must be one value or a list with an entry for each of "
+        "6 stages",
+    ),
+    (
+        "space.limits",
+        {"profile.mac": 1},
+        "space.limits: 'profile.mac': must be one of profile.params, profile.macs, "
+        "profile.paper_gflops, profile.activations, profile.kernels, profile.depth, "
+        "profile.memory; did you mean 'profile.macs'?",
+    ),
+    ("space.limits", {"profile.macs": 0}, "space.limits.profile.macs: 0.0: must be above 0"),
+    (
+        "space.limits",
+        {"profile.macs": 9},
+        "space.limits: no network meets all of them (profile.macs is at least 7.16724e+07)",
+    ),
+    (
+        "rivals",
+        ["hourglass_9"],
+        "rivals.0: 'hourglass_9': must be one of simple_baseline_resnet50, "
+        "simple_baseline_resnet101, simple_baseline_resnet152, hourglass_8; "
+        "did you mean 'hourglass_8'?",
+    ),
+    (
+        "rivals",
+        ["hourglass_8"],
+        "data.input_size: [64, 48]: must be multiples of 32 where rivals are trained",
+    ),
     (
         "space.vary.across",
         {"choices": []},
@@ -378,7 +409,7 @@ POSE_MISTAKES = [
         "adamm",
         "train.optimizer: 'adamm': must be 'sgd', 'adam' or 'adamw'; did you mean 'adam'?",
     ),
-    ("task.head", "v3", "task.head: 'v3': must be 'v1' or 'v2'; did you mean 'v2'?"),
+    ("task.head", "v3", "task.head: 'v3': must be 'v1', 'v1h' or 'v2'; did you mean 'v2'?"),
     (
         "objectives",
         ["metrics.app"],
@@ -727,7 +758,7 @@ def test_another_space_may_be_given_in_set_and_changed_further(
     monkeypatch.chdir(tmp_path / "elsewhere")
     study = load_study(file, ["space.base.num_blocks=2", "space=other.yaml"])
     assert study.arms() == [{"width": 8}, {"width": 16}]
-    assert study.space.base == {"num_blocks": 2}
+    assert study.space.base == {"task": "pose", "num_blocks": 2}
     assert load(tmp_path / "elsewhere" / "other.yaml", ["base.num_blocks=3"]).base == {  # type: ignore[union-attr]
         "num_blocks": 3
     }
@@ -737,3 +768,33 @@ def test_the_ignored_label_may_not_be_a_class(tmp_path: Path) -> None:
     file = written(tmp_path, changed(SEGMENTATION, "data.ignore_label", 0))
     text = "data.ignore_label: 0: must not be the number of a class (0 to 2)"
     assert refusal(lambda: load_study(file)) == f"{file}: {text}"
+
+
+# --- limits and rivals -------------------------------------------------------------------------
+
+
+def test_networks_above_a_limit_are_left_out(tmp_path: Path) -> None:
+    small = changed(POSE, "space.vary", {"width": {"choices": [4, 8, 400]}})
+    study = load_study(written(tmp_path, changed(small, "space.limits", {"profile.params": 5e6})))
+    assert study.arms() == [{"width": 4}, {"width": 8}]
+    assert study.left_out() == 1
+    assert study.reference_arm == "width=8"
+
+
+def test_rivals_are_arms_after_those_of_the_space(tmp_path: Path) -> None:
+    square = changed(POSE, "data.input_size", [64, 64])
+    study = load_study(written(tmp_path, changed(square, "rivals", ["hourglass_8"])))
+    assert study.arms()[-1] == {"rival": "hourglass_8"}
+    assert study.arm(study.arms()[-1]) == "hourglass_8"
+    assert study.network({"rival": "hourglass_8"}).to_dict() == {"rival": "hourglass_8"}
+    assert study.reference_arm != "hourglass_8"
+    twice = changed(square, "rivals", ["hourglass_8", "hourglass_8"])
+    with pytest.raises(InputError, match="rivals: .*: must not repeat a name"):
+        load_study(written(tmp_path, twice))
+
+
+def test_equal_networks_are_equal_for_the_head_of_the_task(tmp_path: Path) -> None:
+    # The final fusion's low-resolution rows are not built under V1, so neither are their edges.
+    vary = {"output_bias": {"choices": [True]}, "align_corners": {"choices": [False, True]}}
+    study = load_study(written(tmp_path, changed(POSE, "space.vary", vary)))
+    assert study.arms() == [{"output_bias": True, "align_corners": False}]

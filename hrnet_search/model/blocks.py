@@ -1,35 +1,44 @@
 """The pieces of an HRNet: residual units, fusion unit, module, transition.
 
-Attribute names are those of the official code, so that a state dict of ours is one of theirs.
-Shapes: B images, C_r channels, H_r and W_r height and width of branch r.
+Which layers a piece has is said in `blueprint`; here they become modules, and are given their
+order of computation. Attribute names are those of the official code, so that a state dict of
+ours is one of theirs. Shapes: B images, C_r channels, H_r and W_r height and width of branch r.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..arch import BOTTLENECK_EXPANSION, StageSpec
+from .. import blueprint
+from ..arch import ArchSpec, ModuleSpec, StageSpec
+from ..blueprint import Conv, Path, Unit
+
+Maps = list[Tensor | None]  # one per branch, from high to low resolution; None: absent
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    """A convolution without bias that halves exactly at stride 2, and its BatchNorm."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(outputs)]
+def conv_bn(conv: Conv) -> list[nn.Module]:
+    """The convolution, padded to keep or halve the size, and its BatchNorm if it has one."""
+    layer = nn.Conv2d(
+        conv.inputs, conv.outputs, conv.kernel, conv.stride, conv.kernel // 2, bias=conv.bias
+    )
+    return [layer, nn.BatchNorm2d(conv.outputs)] if conv.norm else [layer]
 
 
-def conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(*conv_bn(inputs, outputs, kernel, stride), nn.ReLU(inplace=True))
+def conv_bn_relu(conv: Conv) -> list[nn.Module]:
+    """The same, and its ReLU if it has one."""
+    return [*conv_bn(conv), nn.ReLU(inplace=True)] if conv.relu else conv_bn(conv)
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and the identity: (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, unit: Unit) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv_bn(channels, channels, 3)
-        self.conv2, self.bn2 = conv_bn(channels, channels, 3)
+        self.conv1, self.bn1 = conv_bn(unit.convs[0])
+        self.conv2, self.bn2 = conv_bn(unit.convs[1])
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -38,16 +47,15 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut: (B, inputs, H, W) -> (B, 4 * width, H, W)."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut: (B, C, H, W) -> (B, C', H', W')."""
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, unit: Unit) -> None:
         super().__init__()
-        outputs = width * BOTTLENECK_EXPANSION
-        self.conv1, self.bn1 = conv_bn(inputs, width, 1)
-        self.conv2, self.bn2 = conv_bn(width, width, 3)
-        self.conv3, self.bn3 = conv_bn(width, outputs, 1)
-        same = inputs == outputs
-        self.downsample = nn.Identity() if same else nn.Sequential(*conv_bn(inputs, outputs, 1))
+        self.conv1, self.bn1 = conv_bn(unit.convs[0])
+        self.conv2, self.bn2 = conv_bn(unit.convs[1])
+        self.conv3, self.bn3 = conv_bn(unit.convs[2])
+        short = unit.shortcut
+        self.downsample = nn.Identity() if short is None else nn.Sequential(*conv_bn(short))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -56,103 +64,156 @@ class Bottleneck(nn.Module):
         return F.relu(y + self.downsample(x), inplace=True)
 
 
+def residual(unit: Unit) -> nn.Module:
+    return BasicBlock(unit) if len(unit.convs) == 2 else Bottleneck(unit)
+
+
 def resize(x: Tensor, like: Tensor, mode: str, align_corners: bool) -> Tensor:
-    """Enlarge (B, C, h, w) to the height and width of `like`, whatever they are."""
+    """Bring (B, C, h, w) to the height and width of `like`, whatever they are."""
     corners = align_corners if mode == "bilinear" else None
     return F.interpolate(x, size=like.shape[-2:], mode=mode, align_corners=corners)
 
 
-def _down(inputs: int, outputs: int, steps: int) -> nn.Sequential:
-    """`steps` convolutions of stride 2; only the last changes the width and has no ReLU."""
-    convs = [conv_bn_relu(inputs, inputs, 3, stride=2) for _ in range(steps - 1)]
-    return nn.Sequential(*convs, nn.Sequential(*conv_bn(inputs, outputs, 3, stride=2)))
+def _path(path: Path) -> nn.Module:
+    """Names as in the official code: a strided path nests its convolutions, others do not."""
+    if path.resize:
+        return nn.Sequential(*conv_bn(path.convs[0]))
+    return nn.Sequential(*(nn.Sequential(*conv_bn_relu(conv)) for conv in path.convs))
 
 
-class Fusion(nn.ModuleList):
-    """A fusion unit: every output map is the sum of all input maps, resized (section 3.2).
+class FusionRow(nn.ModuleList):
+    """One output of a fusion unit: all maps that lead to it, resized, joined, ReLU.
 
-    Output i from input j is the identity for j = i; a 1x1 convolution with BatchNorm, then
-    enlarged, for j > i; i - j strided 3x3 convolutions for j < i; ReLU follows the sum. The
-    paper's text enlarges before the 1x1 convolution, the official code after it, as here.
-
-    Args:
-        channels: C_r of each branch.
-        num_outputs: How many maps to put out, from the highest resolution down.
-        upsample: "nearest" or "bilinear".
-        align_corners: Convention of "bilinear".
+    Entry j is the path from branch j, the identity for the branch itself and where no edge is.
     """
 
-    def __init__(
-        self, channels: tuple[int, ...], num_outputs: int, upsample: str, align_corners: bool
-    ) -> None:
+    weight: nn.Parameter
+
+    def __init__(self, spec: ArchSpec, channels: Sequence[int], target: int, sources: list[int]):
+        how = blueprint.resizing(spec)
+        self.paths = {
+            j: blueprint.path(how, channels[j], channels[target], j, target)
+            for j in sources
+            if j != target
+        }
         super().__init__(
-            nn.ModuleList(self._path(channels, i, j) for j in range(len(channels)))
-            for i in range(num_outputs)
+            _path(self.paths[j]) if j in self.paths else nn.Identity() for j in range(len(channels))
         )
-        self.upsample, self.align_corners = upsample, align_corners
+        self.target, self.sources = target, sources
+        self.fuse, self.align_corners = spec.fuse, spec.align_corners
+        if self.fuse == "concat":
+            self.mix = nn.Sequential(*conv_bn(blueprint.mix(len(sources), channels[target])))
+        if self.fuse == "weighted":
+            self.weight = nn.Parameter(torch.ones(len(sources)))
 
-    @staticmethod
-    def _path(channels: tuple[int, ...], i: int, j: int) -> nn.Module:
-        if j == i:
-            return nn.Identity()
-        if j > i:
-            return nn.Sequential(*conv_bn(channels[j], channels[i], 1))
-        return _down(channels[j], channels[i], i - j)
-
-    def forward(self, xs: list[Tensor]) -> list[Tensor]:
-        """A list of (B, C_r, H_r, W_r) in, one of its first `num_outputs` shapes out."""
-        return [self._fuse(i, cast(nn.ModuleList, paths), xs) for i, paths in enumerate(self)]
-
-    def _fuse(self, i: int, paths: Iterable[nn.Module], xs: list[Tensor]) -> Tensor:
+    def forward(self, xs: Maps) -> Tensor:
+        """Every (B, C_r, H_r, W_r) -> (B, C_i, H_i, W_i) of its target i."""
+        like = cast(Tensor, xs[self.target])
+        if self.fuse == "concat":
+            return F.relu(self.mix(torch.cat([self._reach(j, xs, like) for j in self.sources], 1)))
         total: Tensor | None = None
-        for j, (path, x) in enumerate(zip(paths, xs, strict=True)):
-            y = path(x)
-            if j > i:
-                y = resize(y, xs[i], self.upsample, self.align_corners)
-            total = y if total is None else total + y
+        for place, j in enumerate(self.sources):
+            y = self._reach(j, xs, like)
+            if self.fuse == "weighted":
+                y = self.weight[place] * y
+            if total is None:
+                total = y
+            elif self.fuse == "multiply":
+                total = total * y
+            else:
+                total = total + y
         assert total is not None
         return F.relu(total)
 
+    def _reach(self, j: int, xs: Maps, like: Tensor) -> Tensor:
+        x = cast(Tensor, xs[j])
+        if j == self.target:
+            return x
+        path = self.paths[j]
+        if path.resize_first:
+            return self[j](self._resize(j, x, like))
+        y = self[j](x)
+        return self._resize(j, y, like) if path.resize else y
 
-class HRModule(nn.Module):
-    """Parallel branches of residual units, then a fusion unit or nothing.
+    def _resize(self, j: int, x: Tensor, like: Tensor) -> Tensor:
+        mode = self.paths[j].resize
+        if mode == "avg_pool":  # sizes of branches halve, rounded up, and so does this
+            window = 2 ** (self.target - j)
+            return F.avg_pool2d(x, window, ceil_mode=True, count_include_pad=False)
+        return resize(x, like, mode, self.align_corners)
 
-    Args:
-        stage: Widths and units of the branches.
-        fusion: The unit that follows them, or None to pass each branch's own output on.
+
+class Fusion(nn.ModuleList):
+    """A fusion unit: one row per branch; a branch that no edge leads to passes on (section 3.2).
+
+    Output i from input j is the identity for j = i; a 1x1 convolution with BatchNorm and an
+    enlargement for j > i; i - j strided 3x3 convolutions for j < i; ReLU follows the sum. The
+    paper's text enlarges before the 1x1 convolution, the official code after it; both, and
+    other ways of resizing and joining, are fields of the spec.
     """
 
-    def __init__(self, stage: StageSpec, fusion: Fusion | None) -> None:
+    def __init__(self, spec: ArchSpec, channels: Sequence[int], module: ModuleSpec) -> None:
+        rows: list[nn.Module] = []
+        for i in range(len(channels)):
+            sources = sorted({i} | {source for source, target in module.edges if target == i})
+            fused = len(sources) > 1
+            rows.append(FusionRow(spec, channels, i, sources) if fused else nn.ModuleList())
+        super().__init__(rows)
+
+    def forward(self, xs: Maps) -> Maps:
+        """A list of (B, C_r, H_r, W_r) in, one of the same shapes out."""
+        return [row(xs) if isinstance(row, FusionRow) else xs[i] for i, row in enumerate(self)]
+
+
+class HRModule(nn.Module):
+    """Parallel branches of residual units, then a fusion unit or nothing."""
+
+    def __init__(self, spec: ArchSpec, stage: StageSpec, module: ModuleSpec) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(*(BasicBlock(channels) for _ in range(blocks)))
-            for channels, blocks in zip(stage.num_channels, stage.num_blocks, strict=True)
+            nn.Sequential(*(residual(blueprint.unit(spec.unit, width)) for _ in range(blocks)))
+            for width, blocks in zip(stage.num_channels, module.num_blocks, strict=True)
         )
-        self.fuse_layers = fusion
+        self.fuse_layers = Fusion(spec, stage.num_channels, module) if module.edges else None
 
-    def forward(self, xs: list[Tensor]) -> list[Tensor]:
+    def forward(self, xs: Maps) -> Maps:
         ys = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
         return ys if self.fuse_layers is None else self.fuse_layers(ys)
 
 
 class Transition(nn.ModuleList):
-    """From the maps of one stage to those of the next, which has one branch more.
-
-    An existing branch takes its own map, through a 3x3 convolution where the width changes; the
-    new branch takes the lowest-resolution map through a 3x3 convolution of stride 2.
-    """
+    """From the maps of one stage to those of the next (`blueprint.transition`)."""
 
     def __init__(self, before: tuple[int, ...], after: tuple[int, ...]) -> None:
-        kept = [
-            nn.Identity() if old == new else conv_bn_relu(old, new, 3)
-            for old, new in zip(before, after, strict=False)
+        steps = blueprint.transition(before, after)
+        super().__init__(
+            self._layers(branch >= len(before), step[1] if step else ())
+            for branch, step in enumerate(steps)
+        )
+        self.sources = [None if step is None else step[0] for step in steps]
+
+    @staticmethod
+    def _layers(new: bool, convs: tuple[Conv, ...]) -> nn.Module:
+        if new:  # The official code nests a new branch once more; its names are kept.
+            return nn.Sequential(*(nn.Sequential(*conv_bn_relu(conv)) for conv in convs))
+        return nn.Sequential(*conv_bn_relu(convs[0])) if convs else nn.Identity()
+
+    def forward(self, xs: Maps) -> Maps:
+        return [
+            None if source is None else layer(xs[source])
+            for source, layer in zip(self.sources, self, strict=True)
         ]
-        # The official code nests the new branch once more; its names are kept.
-        new = nn.Sequential(conv_bn_relu(before[-1], after[-1], 3, stride=2))
-        super().__init__([*kept, new])
-
-    def forward(self, xs: list[Tensor]) -> list[Tensor]:
-        return [layer(x) for layer, x in zip(self, [*xs, xs[-1]], strict=True)]
 
 
-__all__ = ["BasicBlock", "Bottleneck", "Fusion", "HRModule", "Transition", "conv_bn_relu", "resize"]
+__all__ = [
+    "BasicBlock",
+    "Bottleneck",
+    "Fusion",
+    "FusionRow",
+    "HRModule",
+    "Transition",
+    "conv_bn",
+    "conv_bn_relu",
+    "residual",
+    "resize",
+]

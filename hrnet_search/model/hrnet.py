@@ -1,10 +1,14 @@
 """The body: an image in, parallel maps of several resolutions out."""
 
+from collections.abc import Sequence
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..arch import BOTTLENECK_EXPANSION, ArchSpec
-from .blocks import Bottleneck, Fusion, HRModule, Transition, conv_bn
+from .. import blueprint
+from ..arch import ArchSpec
+from .blocks import HRModule, Maps, Transition, conv_bn, residual
 
 
 class HRNet(nn.Module):
@@ -12,38 +16,26 @@ class HRNet(nn.Module):
 
     Args:
         spec: The network.
-        multi_scale_output: Put out all maps (HRNetV2); otherwise only the highest resolution
-            (HRNetV1), and the final fusion computes nothing else, as in the official pose code.
+        reads: The branches whose maps are put out, all if not given.
 
     Attributes:
         channels: C_r of each map that is put out.
         strides: Its stride with respect to the input.
     """
 
-    def __init__(self, spec: ArchSpec, *, multi_scale_output: bool = True) -> None:
+    def __init__(self, spec: ArchSpec, *, reads: Sequence[int] | None = None) -> None:
         super().__init__()
-        outputs = len(spec.channels) if multi_scale_output else 1
-        self.channels, self.strides = spec.channels[:outputs], spec.strides[:outputs]
-        stem = spec.stem_channels
-        self.conv1, self.bn1 = conv_bn(3, stem, 3, stride=2)
-        self.conv2, self.bn2 = conv_bn(stem, stem, 3, stride=2)
-        width = spec.stage1_channels
-        wide = width * BOTTLENECK_EXPANSION
-        self.layer1 = nn.Sequential(
-            *(Bottleneck(wide if i else stem, width) for i in range(spec.stage1_blocks))
-        )
-        channels: tuple[int, ...] = (wide,)
+        self.reads = tuple(range(len(spec.channels)) if reads is None else reads)
+        self.channels = tuple(spec.channels[branch] for branch in self.reads)
+        self.strides = tuple(spec.strides[branch] for branch in self.reads)
+        first, second = blueprint.stem(spec)
+        self.conv1, self.bn1 = conv_bn(first)
+        self.conv2, self.bn2 = conv_bn(second)
+        self.layer1 = nn.Sequential(*map(residual, blueprint.stage1(spec)))
+        channels: tuple[int, ...] = (blueprint.stage1_outputs(spec),)
         self.num_parallel_stages = len(spec.stages)
         for index, stage in enumerate(spec.stages):
-            last_stage = index == len(spec.stages) - 1
-            modules = []
-            for position, fused in enumerate(stage.fusions):
-                last = last_stage and position == stage.num_modules - 1
-                branches = outputs if last else stage.num_branches
-                unit = None
-                if fused:
-                    unit = Fusion(stage.num_channels, branches, spec.upsample, spec.align_corners)
-                modules.append(HRModule(stage, unit))
+            modules = [HRModule(spec, stage, module) for module in stage.modules]
             self.add_module(f"transition{index + 1}", Transition(channels, stage.num_channels))
             self.add_module(f"stage{index + 2}", nn.Sequential(*modules))
             channels = stage.num_channels
@@ -52,8 +44,8 @@ class HRNet(nn.Module):
         """(B, 3, H, W) -> one (B, C_r, ceil(H / stride_r), ceil(W / stride_r)) per map."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        xs = [self.layer1(x)]
+        xs: Maps = [self.layer1(x)]
         for index in range(self.num_parallel_stages):
             xs = self.get_submodule(f"transition{index + 1}")(xs)
             xs = self.get_submodule(f"stage{index + 2}")(xs)
-        return xs[: len(self.channels)]
+        return [cast(Tensor, xs[branch]) for branch in self.reads]

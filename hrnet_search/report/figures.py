@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from ..arch import ArchSpec
 from ..result import METRICS, Metric, Result, metric
+from ..rivals import Rival
 from ..stats import mean_and_deviation
 from .frame import Arm, Run
 from .tables import TIMES, count, tick
@@ -134,22 +135,28 @@ def _hover(arm: Arm, accuracy: Metric, results: list[Result], which: str) -> str
         found = [v for v in (result.value(shown.key) for result in results) if v is not None]
         mean = mean_and_deviation(found)[0] if found else None
         lines.append(f"{escape(shown.title)}: {shown.show(mean)}")
-    return "<br>".join([*lines, *describe(arm.arch)])
+    return "<br>".join([*lines, *map(escape, describe(arm.network))])
 
 
-def describe(arch: ArchSpec) -> list[str]:
+def describe(arch: ArchSpec | Rival) -> list[str]:
     """A network in one line per stage: modules, blocks, widths, and which modules fuse."""
+    if isinstance(arch, Rival):
+        return [arch.title]
     bottlenecks = count(arch.stage1_blocks, "bottleneck")
     lines = [f"stem: width {arch.stem_channels}"]
     lines.append(f"stage 1: {bottlenecks}, width {arch.stage1_channels}")
     for number, stage in enumerate(arch.stages, start=2):
-        blocks = sorted(set(stage.num_blocks))
-        each = str(blocks[0]) if len(blocks) == 1 else "/".join(map(str, stage.num_blocks))
+        each = " ".join(dict.fromkeys(_each(module.num_blocks) for module in stage.modules))
         widths = "/".join(map(str, stage.num_channels))
-        fusions = "".join(tick(fused) for fused in stage.fusions)
+        fusions = "".join(tick(bool(module.edges)) for module in stage.modules)
         size = f"{count(stage.num_modules, 'module')} {TIMES} {each} blocks, widths {widths}"
         lines.append(f"stage {number}: {size}, fusion {fusions}")
     return lines
+
+
+def _each(blocks: tuple[int, ...]) -> str:
+    """Residual units of each branch; one number where all have as many."""
+    return "/".join(map(str, blocks if len(set(blocks)) > 1 else blocks[:1]))
 
 
 def curves_data(run: Run, name: str) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from ..arch import ArchSpec
 from ..files import read_json, read_json_lines
 from ..paper import TABLES, Table
 from ..result import METRICS, Result
+from ..rivals import Rival
 from ..study import Study, load_study
 
 
@@ -21,15 +22,15 @@ class Arm:
 
     Args:
         name: As the space writes it.
-        arguments: All arguments of `hrnet`.
-        arch: The network they make.
+        arguments: All arguments of `hrnet`; none for a rival.
+        network: The network they make, or the rival.
         results: Its trials so far, complete and failed, by seed.
         paper: The paper's figure for it, a fraction, or None.
     """
 
     name: str
     arguments: Mapping[str, Any]
-    arch: ArchSpec
+    network: ArchSpec | Rival
     results: tuple[Result, ...]
     paper: float | None
 
@@ -107,15 +108,15 @@ def results_frame(run: Run) -> pd.DataFrame:
 
 
 def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
-    name = study.space.arm(params)
-    arguments = study.space.arguments(params)
+    name, network = study.arm(params), study.network(params)
+    arguments = {} if isinstance(network, Rival) else study.space.arguments(params)
     table = paper_table(study)
     row = table.row(arguments) if table else None
     own = sorted((r for r in results if r.arm == name), key=lambda result: result.seed)
     return Arm(
         name=name,
         arguments=arguments,
-        arch=study.space.arch(params),
+        network=network,
         results=tuple(own),
         paper=row.values.get(study.paper.column) if row and study.paper else None,
     )

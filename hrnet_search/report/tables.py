@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..arch import ArchSpec
 from ..result import METRICS, Metric, metric
 from ..stats import Comparison, compare, mean_and_deviation
 from .frame import Arm, Run, paper_table
@@ -86,15 +87,17 @@ def pairs_table(run: Run) -> TextTable:
 def ablation_data(run: Run) -> pd.DataFrame:
     """One row per arm, in the units of the records; what was not measured is empty."""
     frame = pd.DataFrame([_ablation_row(run, arm) for arm in run.arms])
-    return frame.astype({"pairs": "Int64"})  # whole numbers in CSV, although the reference has none
+    # Whole numbers in CSV, although the reference has no pairs and a rival no fusion units.
+    return frame.astype({"pairs": "Int64", "fusion_units": "Int64"})
 
 
 def _ablation_row(run: Run, arm: Arm) -> dict[str, Any]:
     key = run.study.accuracy
     mean, deviation = _spread(arm, key)
     row: dict[str, Any] = {"arm": arm.name}
-    row |= {name: arm.arguments[name] for name in paper_arguments(run)}
-    row["fusion_units"] = arm.arch.num_fusions
+    row |= {name: arm.arguments.get(name) for name in paper_arguments(run)}
+    network = arm.network
+    row["fusion_units"] = network.num_fusions if isinstance(network, ArchSpec) else None
     row |= {cost: _spread(arm, cost)[0] for cost in _costs(run)}
     row |= {key: mean, f"{key}.deviation": deviation, "seeds": len(arm.values(key))}
     if arm is run.reference:
@@ -130,7 +133,11 @@ def _ablation_cells(run: Run, row: dict[Any, Any]) -> list[str]:
     key = run.study.accuracy
     shown = metric(key)
     cells = [row["arm"], *(tick(row[name]) for name in paper_arguments(run))]
-    cells += [str(row["fusion_units"]), *(METRICS[c].show(row[c]) for c in _costs(run))]
+    units = row["fusion_units"]
+    cells += [
+        NONE if pd.isna(units) else str(units),
+        *(METRICS[c].show(row[c]) for c in _costs(run)),
+    ]
     cells.append(with_deviation(shown, row[key], row[f"{key}.deviation"], row["seeds"]))
     reference = row["verdict"] == "reference"
     ours, theirs = signed(shown, row["difference"]), signed(shown, row["paper_difference"])
@@ -267,7 +274,9 @@ def _cell(arm: Arm, shown: Metric) -> str:
 
 
 def tick(value: Any) -> str:
-    """A tick or a dash for true or false, any other value as it is."""
+    """A tick or a dash for true or false, any other value as it is, a dash for none."""
+    if value is None:
+        return NONE
     if isinstance(value, bool):
         return "\N{CHECK MARK}" if value else "\N{EN DASH}"
     return str(value)

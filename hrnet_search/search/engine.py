@@ -154,13 +154,13 @@ def _profile(ledger: Ledger, head: str, num_outputs: int, console: Console) -> N
     """Measure each network once, on a machine that is not training yet."""
     from ..profiling import profile
 
-    specs = {spec.key: spec for spec in map(ledger.study.space.arch, ledger.study.arms())}
-    files = {key: ledger.folder / "profiles" / f"{key}.json" for key in specs}
+    networks = {n.key: n for n in map(ledger.study.network, ledger.study.arms())}
+    files = {key: ledger.folder / "profiles" / f"{key}.json" for key in networks}
     todo = [key for key, file in files.items() if not file.exists()]
     with _progress(console, "Profiling networks") as advance:
         for done, key in enumerate(todo, start=1):
             size = ledger.study.input_size
-            costs = profile(specs[key], head=head, num_outputs=num_outputs, input_size=size)
+            costs = profile(networks[key], head=head, num_outputs=num_outputs, input_size=size)
             write_json(files[key], costs)
             advance(done, len(todo))
 

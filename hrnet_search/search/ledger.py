@@ -93,9 +93,9 @@ class Ledger:
         arms = self.study.arms()
         for seed in range(self.study.seeds):
             for params in arms:
-                arch = self.study.space.arch(params)
-                if (arch.key, seed) not in known:
-                    attributes = {"key": arch.key, "seed": seed, "params": params}
+                key = self.study.network(params).key
+                if (key, seed) not in known:
+                    attributes = {"key": key, "seed": seed, "params": params}
                     self._optuna.enqueue_trial(_encoded(params), user_attrs=attributes)
 
     def reconcile(self) -> None:
@@ -197,16 +197,16 @@ class Ledger:
 
     def _job(self, trial: FrozenTrial) -> Job:
         params = trial.user_attrs["params"]
-        arch = self.study.space.arch(params)
+        network = self.study.network(params)
         before = self.trial_folder(trial.number) / "trial.json"
         return Job(
             study=self.study.name,
             trial=trial.number,
-            arm=self.study.space.arm(params),
+            arm=self.study.arm(params),
             params=params,
             seed=trial.user_attrs["seed"],
-            key=arch.key,
-            arch=arch.to_dict(),
+            key=network.key,
+            arch=network.to_dict(),
             attempt=1 + (read_json(before)["attempt"] if before.exists() else 0),
         )
 

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save
 
-from ..arch import ArchSpec
+from ..baselines import network
 from ..files import read_json, write_atomic, write_json
-from ..model import build, init_weights
+from ..model import init_weights
 from ..result import Result
 from ..study import load_study
 from ..tasks import load_task
@@ -77,8 +77,7 @@ def _train(
     study = load_study(run / "study.yaml")
     data = Prepared(Path(environment["data"]["folder"]), environment["data"]["checksum"])
     task = load_task(study, data)
-    spec = ArchSpec.from_dict(job["arch"])
-    model = build(spec, head=task.head, num_outputs=task.num_outputs)
+    model = network(job["arch"], head=task.head, num_outputs=task.num_outputs)
     init_weights(model, seed=job["seed"])
     hardware = Hardware(
         environment["device"], environment["precision"], environment["memory_format"]

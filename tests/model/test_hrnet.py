@@ -1,9 +1,9 @@
-"""The network is the official one: names, shapes, numbers, costs; and what the ablation removes."""
+"""The body as the paper has it: sizes, transitions, fusions, costs; and what the ablation removes.
 
-import json
-import zlib
+That it is the official one, number by number, is said in `tests/test_golden.py`.
+"""
+
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,22 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from hrnet_search.arch import ArchSpec, hrnet
+from hrnet_search.blueprint import basic, bottleneck
+from hrnet_search.errors import InputError
 from hrnet_search.model import HRNet, Network, build, init_weights
-from hrnet_search.model.blocks import Bottleneck
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-TOLERANCE = 1e-4  # of the output's largest magnitude; see golden/README.md
-SMALL_V1 = hrnet(
-    width=16, num_modules=1, num_blocks=2, stage1_blocks=1, stage1_width=32, upsample="bilinear"
-)
-NETWORKS = {  # golden file -> spec, head, outputs
-    "pose_hrnet_w32": (hrnet(), "v1", 17),
-    "seg_hrnet_w18_small_v1": (SMALL_V1, "v2", 19),
-}
-
-
-def golden(name: str) -> Any:
-    return json.loads((GOLDEN / f"{name}.json").read_text())
+from hrnet_search.model.blocks import BasicBlock, Bottleneck, FusionRow
 
 
 def tiny(**arguments: Any) -> ArchSpec:
@@ -53,64 +41,6 @@ def initialised(spec: ArchSpec, *, head: str = "v1", seed: int = 0) -> Network:
 
 def image(height: int, width: int, *, batch: int = 1) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def official_name(name: str) -> str:
-    return name.partition(".")[2]  # without our "body." or "head."
-
-
-def golden_fill(net: nn.Module) -> None:
-    """Fill all entries by the rule in the golden files, from their official names alone."""
-    for name, entry in net.state_dict().items():
-        name = official_name(name)
-        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-        if not entry.is_floating_point():
-            continue
-        if entry.ndim >= 2:
-            fan_in = entry[0].numel()
-            entry.copy_(torch.randn(entry.shape, generator=generator) * (2 / fan_in) ** 0.5)
-        elif name.endswith("running_var"):
-            entry.copy_(0.5 + torch.rand(entry.shape, generator=generator))
-        elif name.endswith(("running_mean", "bias")):
-            entry.copy_(0.1 * torch.randn(entry.shape, generator=generator))
-        else:
-            entry.copy_(0.5 * (0.5 + torch.rand(entry.shape, generator=generator)))
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_state_dict_has_the_official_names_and_shapes_in_order(name: str) -> None:
-    spec, head, num_outputs = NETWORKS[name]
-    ours = [
-        [official_name(key), list(entry.shape)]
-        for key, entry in on_meta(spec, head, num_outputs).state_dict().items()
-    ]
-    assert ours == golden(name)["state_dict"]
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_outputs_are_those_of_the_official_code(name: str) -> None:
-    spec, head, num_outputs = NETWORKS[name]
-    figures = golden(name)
-    net = build(spec, head=head, num_outputs=num_outputs).eval()
-    golden_fill(net)
-    for key, check in figures["fill_check"]["entries"].items():
-        place = next(entry for k, entry in net.state_dict().items() if official_name(k) == key)
-        assert place.double().sum().item() == pytest.approx(check["sum"], rel=1e-5, abs=1e-4)
-    shape = figures["input"]["shape"]
-    assert shape[:2] == [1, 3]
-    x = image(*shape[2:])
-    assert x.double().sum().item() == pytest.approx(figures["input"]["sum"], rel=1e-5)
-    with torch.inference_mode():
-        y = net(x)
-    (expected,) = figures["outputs"]
-    assert list(y.shape) == expected["shape"]
-    flat = y.flatten().double()
-    error = TOLERANCE * expected["absmax"]
-    places = torch.tensor(expected["indices"])
-    assert flat[places].tolist() == pytest.approx(expected["values"], rel=0, abs=error)
-    assert flat.mean().item() == pytest.approx(expected["mean"], rel=0, abs=error)
-    assert flat.std(correction=0).item() == pytest.approx(expected["std"], rel=0, abs=error)
-    assert flat.abs().max().item() == pytest.approx(expected["absmax"], rel=0, abs=error)
 
 
 FINAL = {"final": True, "across": False, "within": False}
@@ -176,8 +106,20 @@ def test_every_parameter_learns_at_any_input_size(head: str, size: tuple[int, in
         assert torch.isfinite(parameter.grad).all(), name
 
 
-def test_a_single_pixel_is_a_valid_image() -> None:
-    assert build(tiny(), head="v2", num_outputs=5).eval()(image(1, 1)).shape == (1, 5, 1, 1)
+def test_an_image_smaller_than_the_largest_stride_is_refused() -> None:
+    net = build(tiny(), head="v2", num_outputs=5).eval()
+    assert net(image(32, 32)).shape == (1, 5, 8, 8)
+    with pytest.raises(InputError) as caught:
+        net(image(64, 31))
+    rule = "must be at least 32 x 32 pixels for this network and head v2"
+    assert str(caught.value) == f"input_size: (64, 31): {rule}"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64, 64), (1, 4, 64, 64), (3, 64, 64)], ids=str)
+def test_images_have_three_channels(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError) as caught:
+        build(tiny(), head="v1", num_outputs=5)(torch.zeros(shape))
+    assert str(caught.value) == f"input: {shape}: must be images of shape (B, 3, H, W)"
 
 
 @pytest.mark.parametrize(("num_stages", "branches"), [(2, 2), (3, 3), (4, 4)])
@@ -189,9 +131,12 @@ def test_the_body_has_a_branch_per_stage_and_tells_channels_and_strides(
     maps = body(image(64, 64))
     assert body.channels == tuple(y.shape[1] for y in maps) == (4, 8, 16, 32)[:branches]
     assert body.strides == tuple(64 // y.shape[2] for y in maps) == (4, 8, 16, 32)[:branches]
-    one = HRNet(spec, multi_scale_output=False)
+    one = HRNet(spec, reads=[0])
     assert (one.channels, one.strides) == ((4,), (4,))
     assert [y.shape for y in one(image(64, 64))] == [(1, 4, 16, 16)]
+    last = HRNet(spec, reads=[branches - 1])
+    assert (last.channels, last.strides) == (body.channels[-1:], body.strides[-1:])
+    assert [y.shape for y in last(image(64, 64))] == [maps[-1].shape]
 
 
 @pytest.mark.parametrize("num_stages", [2, 3, 4])
@@ -199,7 +144,10 @@ def test_the_body_has_a_branch_per_stage_and_tells_channels_and_strides(
 def test_only_the_last_fusion_of_v1_computes_output_0_alone(num_stages: int, head: str) -> None:
     net = on_meta(tiny(num_stages=num_stages, num_modules=2), head, 3)
     stages = [net.body.get_submodule(f"stage{s}") for s in range(2, num_stages + 1)]
-    outputs = [[len(module.fuse_layers) for module in stage] for stage in stages]
+    outputs = [
+        [sum(isinstance(row, FusionRow) for row in module.fuse_layers) for module in stage]
+        for stage in stages
+    ]
     complete = [[number + 2] * 2 for number in range(num_stages - 1)]
     if head == "v1":
         complete[-1][-1] = 1
@@ -211,7 +159,9 @@ def test_fusion_units_stand_exactly_where_the_spec_has_them() -> None:
     net = on_meta(spec, "v1", 17)
     for number, stage in enumerate(spec.stages, start=2):
         modules = net.body.get_submodule(f"stage{number}")
-        assert tuple(module.fuse_layers is not None for module in modules) == stage.fusions
+        placed = [module.fuse_layers is not None for module in modules]
+        assert placed == [bool(module.edges) for module in stage.modules]
+    assert spec.num_fusions == 2
 
 
 # --- transitions -------------------------------------------------------------------------------
@@ -350,9 +300,18 @@ def test_parameters_of_equal_shape_start_with_different_values() -> None:
 def test_a_bottleneck_projects_its_shortcut_only_where_the_width_changes(
     inputs: int, projected: bool
 ) -> None:
-    block = Bottleneck(inputs, 16)
+    block = Bottleneck(bottleneck(inputs, 64))
     assert isinstance(block.downsample, nn.Sequential) is projected
     assert block(torch.randn(1, inputs, 4, 4)).shape == (1, 64, 4, 4)
+    halving = Bottleneck(bottleneck(inputs, 64, stride=2))
+    assert isinstance(halving.downsample, nn.Sequential)
+    assert halving(torch.randn(1, inputs, 5, 5)).shape == (1, 64, 3, 3)
+
+
+def test_a_basic_unit_has_two_3x3_convolutions_and_keeps_its_map() -> None:
+    block = BasicBlock(basic(6))
+    assert [conv.weight.shape for conv in (block.conv1, block.conv2)] == [(6, 6, 3, 3)] * 2
+    assert block(torch.randn(1, 6, 5, 4)).shape == (1, 6, 5, 4)
 
 
 @pytest.mark.parametrize("head", ["v1", "v2"])
@@ -370,6 +329,19 @@ def test_align_corners_changes_bilinear_enlargements_alone(head: str) -> None:
     assert torch.equal(output(), output(align_corners=True)) is (head == "v1")
 
 
-def test_build_refuses_an_unknown_head() -> None:
-    with pytest.raises(ValueError, match=r"head: 'v3': must be one of v1, v2"):
-        build(tiny(), head="v3", num_outputs=3)
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"head": "v2pp"},
+            "head: 'v2pp': must be one of v1, v1h, v2, ocr, v2p, v2p_s2, cls, cls_i, cls_ii; "
+            "did you mean 'v2p'?",
+        ),
+        ({"num_outputs": 0}, "num_outputs: 0: must be a whole number of at least 1"),
+        ({"num_outputs": True}, "num_outputs: True: must be a whole number of at least 1"),
+    ],
+)
+def test_build_refuses_what_it_does_not_know(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build(tiny(), **{"head": "v1", "num_outputs": 3, **given})
+    assert str(caught.value) == text

@@ -294,4 +294,4 @@ def test_a_job_is_complete_enough_to_build_its_network(tmp_path: Path) -> None:
         assert job is not None
         written = read_json(ledger.trial_folder(job.trial) / "trial.json")
     assert written == vars(job)
-    assert written["arch"] == smoke().space.arch({"across": False}).to_dict()
+    assert written["arch"] == smoke().network({"across": False}).to_dict()

@@ -1,0 +1,97 @@
+"""What `hrnet-search profile` is asked about: a network or a space, by name or by file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json import JSONDecodeError
+from pathlib import Path
+from typing import Any
+
+from .arch import ArchSpec
+from .blueprint import head_of
+from .errors import InputError, nearest_name
+from .files import read_json
+from .presets import PRESETS, TASK_SETTINGS, preset
+from .rivals import RIVALS, Rival
+from .space import Space
+from .study import Study, load
+
+Setting = tuple[str, int, tuple[int, int]]  # head, outputs, image (H, W)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was found.
+
+    Args:
+        name: As the user gave it.
+        what: One network, or a space of networks.
+        setting: Head, number of outputs and image size (H, W) it is looked at with.
+    """
+
+    name: str
+    what: ArchSpec | Rival | Space
+    setting: Setting
+
+
+def find_target(name: str, *, task: str) -> Target:
+    """The network or space of that name.
+
+    Args:
+        name: A key of `PRESETS` or `RIVALS`; a file `arch.json`, of an exported network or of a
+            bare spec; or the YAML file of a space or a study.
+        task: Decides what the name leaves open, a key of `TASK_SETTINGS`.
+
+    Raises:
+        InputError: There is none, or its file breaks a rule.
+    """
+    if task not in TASK_SETTINGS:
+        rule = f"must be one of {', '.join(TASK_SETTINGS)}"
+        near = nearest_name(task, TASK_SETTINGS)
+        raise InputError(rule, key="--task", value=task, nearest=near)
+    if name in PRESETS:
+        return Target(name, preset(name, task=task), TASK_SETTINGS[task])
+    if name in RIVALS:
+        own = task if task in RIVALS[name].tasks else RIVALS[name].tasks[0]
+        return Target(name, RIVALS[name], TASK_SETTINGS[own])
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return _from_yaml(path, task)
+    if path.suffix == ".json":
+        return _from_json(path, task)
+    rule = "is no network's name (see docs/networks.md) and no .yaml or .json file"
+    raise InputError(rule, value=name, nearest=nearest_name(name, [*PRESETS, *RIVALS]))
+
+
+def _from_yaml(path: Path, task: str) -> Target:
+    loaded = load(path)
+    if isinstance(loaded, Study):
+        setting = (loaded.task.head, loaded.num_outputs, loaded.input_size)
+        return Target(str(path), loaded.space, setting)
+    return Target(str(path), loaded.for_task(task), TASK_SETTINGS[task])
+
+
+def _from_json(path: Path, task: str) -> Target:
+    try:
+        data = read_json(path)
+    except FileNotFoundError:
+        raise InputError("there is no such file", file=path) from None
+    except (OSError, UnicodeDecodeError, JSONDecodeError, RecursionError) as error:
+        raise InputError(f"is not readable JSON ({error})", file=path) from None
+    try:
+        if isinstance(data, Mapping) and "arch" in data:
+            return Target(str(path), ArchSpec.from_dict(data["arch"]), _exported(data, task))
+        return Target(str(path), ArchSpec.from_dict(data), TASK_SETTINGS[task])
+    except InputError as error:
+        raise error.within(file=path) from None
+
+
+def _exported(data: Mapping[str, Any], task: str) -> Setting:
+    """An exported network knows its head and outputs, but no image size."""
+    head, num_outputs = data.get("head"), data.get("num_outputs")
+    if not isinstance(head, str):
+        raise InputError("must be the name of a head", key="head", value=head)
+    head_of(head)
+    if type(num_outputs) is not int or num_outputs < 1:
+        rule = "must be a whole number of at least 1"
+        raise InputError(rule, key="num_outputs", value=num_outputs)
+    return head, num_outputs, TASK_SETTINGS[task][2]
