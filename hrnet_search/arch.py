@@ -425,6 +425,8 @@ def pruned(spec: ArchSpec, reads: Sequence[int]) -> ArchSpec:
         stages.insert(0, stage)
         before = spec.stages[index - 1].num_branches if index else 1
         needed = frozenset(min(branch, before - 1) for branch in needed)
+    for index, stage in enumerate(stages):
+        stages[index] = _trimmed(stage, least=stages[index - 1].num_branches if index else 1)
     if tuple(stages) == spec.stages:
         return spec
     return dataclasses.replace(spec, stages=tuple(stages))
@@ -443,6 +445,15 @@ def _pruned_stage(stage: StageSpec, needed: frozenset[int]) -> tuple[StageSpec, 
         modules.insert(0, _module(blocks, live))
     channels = tuple(c if b in used else 0 for b, c in enumerate(stage.num_channels))
     return StageSpec(num_channels=channels, modules=tuple(modules)), needed
+
+
+def _trimmed(stage: StageSpec, *, least: int) -> StageSpec:
+    """The stage without its lowest branches if they are absent; `least` of them stay."""
+    kept = max(least, 1 + max(b for b, width in enumerate(stage.num_channels) if width))
+    if kept == stage.num_branches:
+        return stage
+    modules = tuple(_module(m.num_blocks[:kept], m.edges) for m in stage.modules)
+    return StageSpec(num_channels=stage.num_channels[:kept], modules=modules)
 
 
 def _without_empty_modules(stage: StageSpec) -> StageSpec:

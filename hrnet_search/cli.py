@@ -265,13 +265,22 @@ def _tables(options: argparse.Namespace, _: list[str]) -> int:
     from .costtables import RENDERERS, cost_table
     from .files import write_atomic
 
-    tables = [cost_table(name) for name in options.tables or COSTS]
+    names = options.tables or list(COSTS)
+    tables = []
+    with _bar("Counting") as advance:
+        for done, name in enumerate(names, start=1):
+            tables.append(cost_table(name))
+            advance(done, len(names))
     text = RENDERERS[options.format](tables)
     if options.out is None:
         print(text)
-    else:
+        return DONE
+    try:
         write_atomic(options.out, text)
-        print(f"Tables: {options.out}")
+    except OSError as error:
+        rule = f"cannot be written ({error.strerror})"
+        raise InputError(rule, key="--out", value=str(options.out)) from None
+    print(f"Tables: {options.out}")
     return DONE
 
 

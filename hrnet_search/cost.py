@@ -535,7 +535,7 @@ def _pooled_maps(spec: ArchSpec, sizes: Sequence[Size], num_outputs: int) -> lis
 def _joined_maps(spec: ArchSpec, sizes: Sequence[Size], num_outputs: int) -> list[Tally]:
     """-Cii: all maps at the lowest resolution, concatenated and pooled."""
     width = blueprint.CLS_FEATURES // 4 * len(sizes)
-    return [Tally(kernels=1), _pooling(width, sizes[-1])]
+    return [Tally(kernels=len(sizes) > 1), _pooling(width, sizes[-1])]
 
 
 def _attention(spec: ArchSpec, sizes: Sequence[Size], num_outputs: int) -> list[Tally]:

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from .arch import MAX_BRANCHES
 from .blueprint import CLS_FEATURES, reads
 from .errors import InputError, nearest_name
 from .files import write_atomic
@@ -246,7 +247,7 @@ def _dead_ends(net: Network) -> tuple[str, ...]:
     dead: list[str] = []
     needed = set(reads(net.spec, net.head_name))
     for index, stage in reversed(list(enumerate(net.spec.stages))):
-        branches = set(range(stage.num_branches))
+        branches = set(range(MAX_BRANCHES))  # also those that the checkpoint alone has
         for place in reversed(range(stage.num_modules)):
             module = f"body.stage{index + 2}.{place}"
             dead += [f"{module}.fuse_layers.{i}." for i in branches - needed]

@@ -1,5 +1,6 @@
 """The command line: exit statuses, one-line messages, nothing left behind, light commands."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hrnet_search.arch import hrnet
 from hrnet_search.cli import main
+from hrnet_search.cost import cost
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "studies" / "smoke.yaml"
@@ -158,3 +161,61 @@ def test_a_wrong_command_line_is_refused(
     status, _, err = said(capsys, *arguments)
     assert status == 2
     assert "Traceback" not in err
+
+
+# --- profile and tables --------------------------------------------------------------------------
+
+
+def test_profile_of_a_space_counts_its_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    space = ROOT / "spaces" / "fusion_tiny.yaml"
+    status, out, err = said(capsys, "profile", space, "--limit", "profile.macs=1.1e8")
+    assert (status, err) == (0, "")
+    assert "3 combinations, all looked at: 3 distinct networks" in out
+    assert "profile.macs at most 0.11 1e9 conv + linear: 33.3 % of the networks" in out
+
+
+def test_profile_of_a_network_shows_every_counter(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    spec = hrnet(width=4, num_modules=1, num_blocks=1, stage1_blocks=1, stage1_width=4)
+    expected = cost(spec, head="v1", num_outputs=3, input_size=(32, 48)).macs
+    file = tmp_path / "arch.json"
+    file.write_text(json.dumps(spec.to_dict()))
+    status, out, _ = said(capsys, "profile", file, "--input", "32x48", "--outputs", "3")
+    assert status == 0
+    for counter in ("closed form", "fvcore", "torch"):
+        rows = [line for line in out.splitlines() if line.startswith(counter)]
+        assert f" {expected:,} " in rows[0]
+    for text in ("ptflops", "skips", "relu", "Peak memory", "Latency", "channels-last"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["profile", "w33"], "'w33': is no network's name"),
+        (["profile", "w32", "--head", "v3"], "head: 'v3': must be one of v1, v1h"),
+        (["profile", "w32", "--input", "16x64"], "input_size: (16, 64): must be at least 32 x 32"),
+        (["profile", "w32", "--limit", "profile.macs=1"], "--limit: 'profile.macs=1': is for spac"),
+        (["profile", str(SMOKE), "--limit", "profile.macs"], "--limit: 'profile.macs': must be ME"),
+        (["profile", str(SMOKE), "--input", "8x8"], "space: builds no network at all: input_size"),
+        (["tables", "20"], "table: '20': must be one of 1, 2, 3"),
+        (["tables", "1", "--out", f"{SMOKE}/tables.md"], "cannot be written"),
+    ],
+)  # fmt: skip
+def test_profile_and_tables_refuse_bad_input(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refused(capsys, *arguments)
+
+
+def test_tables_are_printed_or_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, _ = said(capsys, "tables", "16")
+    assert status == 0
+    assert out.startswith("Table 16")
+    assert "HRNet-W25-Cii" in out
+    for form, start in (("markdown", "#"), ("csv", "table,"), ("html", "<!doctype html>")):
+        file = tmp_path / f"tables.{form}"
+        status, out, _ = said(capsys, "tables", "16", "--format", form, "--out", file)
+        assert (status, out) == (0, f"Tables: {file}\n")
+        assert file.read_text().startswith(start)

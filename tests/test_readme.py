@@ -44,7 +44,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_readme_shows_every_command() -> None:
-    assert {words[1] for words in commands()} == {"validate", "run", "report", "export"}
+    shown = {"validate", "run", "report", "export", "profile", "tables"}
+    assert {words[1] for words in commands()} == shown
 
 
 def test_the_readmes_commands_run_in_order_and_leave_what_it_promises(checkout: Path) -> None:
@@ -69,9 +70,13 @@ def test_the_readmes_commands_run_in_order_and_leave_what_it_promises(checkout: 
     assert example.returncode == 0, example.stderr
 
 
-def test_the_readmes_python_prints_what_it_says() -> None:
-    (code,) = blocks("python")
-    said = re.search(r"print\(.*?# (.*)$", code, re.MULTILINE)
-    assert said is not None
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == said[1], done.stderr
+@pytest.mark.parametrize("document", ["README.md", "docs/networks.md"])
+def test_the_python_of_documents_prints_what_it_says(document: str, tmp_path: Path) -> None:
+    text = (ROOT / document).read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    said = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+    assert said
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == said, done.stderr

@@ -789,7 +789,7 @@ def test_rivals_are_arms_after_those_of_the_space(tmp_path: Path) -> None:
     assert study.network({"rival": "hourglass_8"}).to_dict() == {"rival": "hourglass_8"}
     assert study.reference_arm != "hourglass_8"
     twice = changed(square, "rivals", ["hourglass_8", "hourglass_8"])
-    with pytest.raises(InputError, match="rivals: .*: must not repeat a name"):
+    with pytest.raises(InputError, match=r"rivals: .*: must not repeat a name"):
         load_study(written(tmp_path, twice))
 
 

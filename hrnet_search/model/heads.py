@@ -34,7 +34,12 @@ def nested(layers: Chain) -> nn.Sequential:
 def concatenated(xs: list[Tensor], align_corners: bool) -> Tensor:
     """Every (B, C_r, H_r, W_r) -> (B, sum of C_r, H_0, W_0), enlarged bilinearly."""
     enlarged = [resize(x, xs[0], "bilinear", align_corners) for x in xs[1:]]
-    return torch.cat([xs[0], *enlarged], dim=1) if enlarged else xs[0]
+    return joined([xs[0], *enlarged])
+
+
+def joined(xs: list[Tensor]) -> Tensor:
+    """Tensors of equal shape but for their channels, one after the other."""
+    return torch.cat(xs, dim=1) if len(xs) > 1 else xs[0]
 
 
 def pooled(x: Tensor) -> Tensor:
@@ -168,7 +173,7 @@ class HeadCi(nn.Module):
 
     def forward(self, xs: list[Tensor]) -> Tensor:
         """Every (B, C_r, H_r, W_r) -> (B, K)."""
-        return self.classifier(torch.cat([pooled(x) for x in xs], dim=1))
+        return self.classifier(joined([pooled(x) for x in xs]))
 
 
 class HeadCii(nn.Module):
@@ -182,7 +187,7 @@ class HeadCii(nn.Module):
     def forward(self, xs: list[Tensor]) -> Tensor:
         """Every (B, C_r, H_r, W_r) -> (B, K)."""
         ys = [down(x) for down, x in zip(self.downsamp_modules, xs, strict=True)]
-        return self.classifier(pooled(torch.cat(ys, dim=1)))
+        return self.classifier(pooled(joined(ys)))
 
 
 def linear(layers: Chain) -> nn.Linear:

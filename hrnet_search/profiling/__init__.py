@@ -1,0 +1,59 @@
+"""What a network costs, measured, beside the closed form of `cost`. See docs/counting.md.
+
+`profile` is what a study records of a network. `measure` puts side by side what several tools
+count, how much memory a pass takes and how long it takes, for any `nn.Module`; `render` shows it.
+H and W are an image's height and width in pixels.
+"""
+
+from ..arch import ArchSpec
+from ..cost import PAPER_GFLOP, Size, cost
+from ..model import build
+from ..rivals import Rival
+from .counters import count_flop_counter
+from .latency import median_latency
+from .measurement import Measurement, measure
+from .memory import peak_memory
+from .text import render
+
+__all__ = ["Measurement", "measure", "profile", "render"]
+
+
+def profile(
+    spec: ArchSpec | Rival, *, head: str, num_outputs: int, input_size: Size
+) -> dict[str, float]:
+    """What a study records of a network's cost, in base units, keys as in `METRICS` after the dot.
+
+    Args:
+        spec: The body, or a rival, which has its own head.
+        head: The head, a key of `blueprint.HEADS`.
+        num_outputs: Joints or classes; channels of each level of a pyramid.
+        input_size: (H, W) in pixels.
+
+    Returns:
+        params, macs, activations, kernels, depth, memory: as in `cost.Cost`. paper_gflops: macs
+        divided by 2**30. latency: `median_latency` in seconds. A rival has no closed form:
+        torch's counter gives its macs, `peak_memory` its memory in bytes; activations, kernels
+        and depth are missing.
+
+    Raises:
+        InputError: There is no such head, a number is not a whole one of at least 1, the spec
+            lacks a map that the head reads, or the image is too small.
+    """
+    costs: dict[str, float]
+    if isinstance(spec, Rival):
+        from ..baselines import rival
+
+        net = rival(spec.key, num_outputs)
+        counted = count_flop_counter(net, input_size)
+        costs = {
+            "params": sum(p.numel() for p in net.parameters()),
+            "macs": counted.conv + counted.linear,
+            "memory": peak_memory(net, input_size),
+        }
+    else:
+        closed = cost(spec, head=head, num_outputs=num_outputs, input_size=input_size)
+        names = ("params", "macs", "activations", "kernels", "depth", "memory")
+        costs = {name: getattr(closed, name) for name in names}
+        net = build(spec, head=head, num_outputs=num_outputs)
+    latency = median_latency(net, input_size)
+    return {**costs, "paper_gflops": costs["macs"] / PAPER_GFLOP, "latency": latency}
