@@ -342,7 +342,27 @@ def _units(units: Sequence[Unit], size: Size) -> Tally:
     return _sum(*(_unit(unit, size) for unit in units))
 
 
+class _Piece(NamedTuple):
+    """The units of a branch, or an edge of a fusion unit."""
+
+    tally: Tally
+    flow: int  # elements of gradients alive as it runs backwards
+    length: int  # convolutions in a row
+
+
 @functools.lru_cache(maxsize=65536)
+def _branch(kind: str, channels: int, blocks: int, size: Size) -> _Piece:
+    unit = blueprint.unit(kind, channels)
+    tally = Tally(*(blocks * number for number in _unit(unit, size)))
+    return _Piece(tally, _flow(unit.convs, size), blocks * len(unit.convs))
+
+
+@functools.lru_cache(maxsize=65536)
+def _edge(how: Resizing, inputs: int, outputs: int, edge: Edge, size: Size, target: Size) -> _Piece:
+    path = blueprint.path(how, inputs, outputs, *edge)
+    return _Piece(_path(path, size, target), _flow(path.convs, size), len(path.convs))
+
+
 def _path(path: Path, size: Size, target: Size) -> Tally:
     """An edge of a fusion unit from a map of `size` to one of size `target`."""
     if not path.resize:
@@ -420,33 +440,32 @@ def _module(
     module: ModuleSpec,
     sizes: tuple[Size, ...],
 ) -> _ModuleCost:
+    waiting = _maps(channels, sizes)  # gradients of the other branches
     pieces: list[tuple[int | None, Edge | None, Tally]] = []
-    flows: list[int] = []
-    lengths = []
+    steps: list[Step] = []
+    lengths = [0] * len(channels)
     for branch, blocks in enumerate(module.num_blocks):
-        repeated = blueprint.unit(unit, channels[branch])
-        lengths.append(blocks * len(repeated.convs))
         if blocks:
-            tally = Tally(*(blocks * number for number in _unit(repeated, sizes[branch])))
+            tally, flow, lengths[branch] = _branch(unit, channels[branch], blocks, sizes[branch])
             pieces.append((branch, None, tally))
-            flows.append(_flow(repeated.convs, sizes[branch]))
+            steps.append((tally, flow + waiting))
     mixing = int(fuse == "concat")
     ways, maps = [], [1] * len(channels)
-    for source, target in module.edges:
-        path = blueprint.path(how, channels[source], channels[target], source, target)
-        tally = _path(path, sizes[source], sizes[target])
-        pieces.append((target, (source, target), tally))
-        flows.append(_flow(path.convs, sizes[source]))
+    for edge in module.edges:
+        source, target = edge
+        tally, flow, length = _edge(
+            how, channels[source], channels[target], edge, sizes[source], sizes[target]
+        )
+        pieces.append((target, edge, tally))
+        steps.append((tally, flow + waiting))
         maps[target] += 1
-        ways.append((source, target, len(path.convs) + mixing))
+        ways.append((source, target, length + mixing))
     for target, joined in enumerate(maps):
         if joined > 1:
             tally = _join(fuse, joined, channels[target], sizes[target])
             pieces.append((target, None, tally))
-            flows.append(2 * channels[target] * _places(sizes[target]))
+            steps.append((tally, 2 * channels[target] * _places(sizes[target]) + waiting))
             ways.append((target, target, mixing))
-    waiting = _maps(channels, sizes)  # gradients of the other branches
-    steps = [(tally, flow + waiting) for (_, _, tally), flow in zip(pieces, flows, strict=True)]
     total = _sum(*(tally for tally, _ in steps))
     flow = _peak(steps) - total.saved if steps else 0
     return _ModuleCost(total, flow, tuple(pieces), tuple(lengths), tuple(ways))

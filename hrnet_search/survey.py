@@ -3,6 +3,8 @@
 Every figure is a closed form (`hrnet_search.cost`). A space too large to go through is sampled.
 """
 
+import contextlib
+import gc
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -101,16 +103,17 @@ def survey(
     total = min(space.size, MAX_NETWORKS)
     networks: dict[ArchSpec, dict[str, float]] = {}
     refused: list[str] = []
-    for done, params in enumerate(combinations(space, count=total, seed=seed), start=1):
-        try:
-            spec = canonical(space.arch(params), head)
-            if spec not in networks:
-                found = count(spec, head=head, num_outputs=num_outputs, input_size=input_size)
-                networks[spec] = closed_form(found)
-        except InputError as error:  # e.g. widths that do not suit bottleneck units
-            refused.append(str(error))
-        if done % 500 == 0 or done == total:
-            progress(done, total)
+    with _no_collector():
+        for done, params in enumerate(combinations(space, count=total, seed=seed), start=1):
+            try:
+                spec = canonical(space.arch(params), head)
+                if spec not in networks:
+                    found = count(spec, head=head, num_outputs=num_outputs, input_size=input_size)
+                    networks[spec] = closed_form(found)
+            except InputError as error:  # e.g. widths that do not suit bottleneck units
+                refused.append(str(error))
+            if done % 500 == 0 or done == total:
+                progress(done, total)
     if not networks:
         raise InputError(f"builds no network at all: {refused[0]}", key="space")
     rows = list(networks.values())
@@ -124,6 +127,18 @@ def survey(
         limits=tuple(_limit(key, most, columns[key]) for key, most in allowed.items()),
         feasible=_share(all(row[k] <= most for k, most in allowed.items()) for row in rows),
     )
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the search for cycles, of which there are none here; it takes a third of the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def combinations(space: Space, *, count: int, seed: int = 0) -> Iterator[dict[str, Value]]:

@@ -112,7 +112,7 @@ def count_fvcore(net: nn.Module, input_size: Size) -> Count:
         skipped = analysis.unsupported_ops()
     named = Counter({name.removeprefix("aten::"): n for name, n in skipped.items()})
     note = "BatchNorm 2 per element, enlargement 1 or 4 per element"
-    return Count(f"fvcore {version('fvcore')}", _whole(shares), named + silent_ones, note)
+    return Count(f"fvcore {version('fvcore')}", _whole(shares), dict(named + silent_ones), note)
 
 
 def count_flop_counter(net: nn.Module, input_size: Size) -> Count:
@@ -171,7 +171,7 @@ def count_ptflops_pytorch(net: nn.Module, input_size: Size) -> Count:
     if total is None:
         raise RuntimeError(heard.getvalue().strip().splitlines()[-1])
     note = "biases, BatchNorm 2, ReLU, pooling and resizing 1 per element; a ReLU module twice"
-    found = Count(f"ptflops {version('ptflops')}, pytorch", _whole(shares), watch.seen, note)
+    found = Count(f"ptflops {version('ptflops')}, pytorch", _whole(shares), dict(watch.seen), note)
     assert found.total == total
     return found
 
