@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import draw_network
 from hypothesis import given
 from hypothesis import strategies as st
+from random_networks import draw_network
 
 from hrnet_search.arch import ArchSpec, ModuleSpec, StageSpec, edge_set, hrnet
 from hrnet_search.errors import InputError

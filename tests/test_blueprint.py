@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import draw_network
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from random_networks import draw_network
 from torch import Tensor, nn
 
 from hrnet_search.arch import EDGE_SETS, ArchSpec, hrnet, pruned

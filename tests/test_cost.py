@@ -18,8 +18,8 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import Drawn, draw_network
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+from random_networks import Drawn, draw_network
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
