@@ -41,6 +41,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name in _NEED_TORCH:
         return getattr(import_module(f".{_NEED_TORCH[name]}", __name__), name)

@@ -12,9 +12,10 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from .errors import InputError, nearest_name
 
@@ -23,6 +24,7 @@ MAX_BRANCHES = 6  # strides 4 to 128; the paper has four branches, strides 4 to 
 STEM_STRIDE = 4  # two convolutions of stride 2 (section 3.1)
 BOTTLENECK_EXPANSION = 4  # outputs over width of a bottleneck (official `Bottleneck.expansion`)
 MAX_COUNT = 10_000  # channels, modules, units: a slip of the keyboard must not fill the memory
+MAX_CHANNELS = 100_000  # of a branch, after the ratio of widths
 
 UPSAMPLE_MODES = ("nearest", "bilinear")
 PROJECTIONS = ("before", "after")
@@ -173,17 +175,15 @@ class ArchSpec:
             rule = "must be a number above 0 and at most 1"
             raise InputError(rule, key="bn_momentum", value=self.bn_momentum)
         _check_num_stages(len(self.stages) + 1, key="stages")
-        branches = 1
+        before: tuple[int, ...] = (self.stage1_channels,)
         for number, stage in enumerate(self.stages, start=2):
-            if stage.num_branches < branches:
-                rule = f"stage {number} must have at least the {branches} branches before it"
-                raise InputError(rule, key="stages", value=list(stage.num_channels))
-            branches = stage.num_branches
+            _check_follows(number, before, stage.num_channels)
+            before = stage.num_channels
             if self.unit == "bottleneck":
                 _check_multiple(stage.num_channels, BOTTLENECK_EXPANSION, key="stages")
         _check_count("output_branch", self.output_branch, least=0)
-        if self.output_branch >= branches:
-            rule = f"must be a branch of the last stage (0 to {branches - 1})"
+        if self.output_branch >= len(before):
+            rule = f"must be a branch of the last stage (0 to {len(before) - 1})"
             raise InputError(rule, key="output_branch", value=self.output_branch)
 
     @property
@@ -203,8 +203,8 @@ class ArchSpec:
 
     @property
     def key(self) -> str:
-        """A short hash: equal if and only if the specs are equal."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """A short hash, equal for specs whose `folded` forms are equal."""
+        text = json.dumps(folded(self).to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
@@ -234,11 +234,11 @@ class ArchSpec:
         for place, entry in enumerate(_list(data["stages"], key="stages")):
             try:
                 _check_fields(StageSpec, entry)
-                modules = _list(entry["modules"], key="modules")
+                modules = enumerate(_list(entry["modules"], key="modules"))
                 stages.append(
                     StageSpec(
                         num_channels=tuple(_list(entry["num_channels"], key="num_channels")),
-                        modules=tuple(_module_from_dict(module) for module in modules),
+                        modules=tuple(_module_from_dict(number, data) for number, data in modules),
                     )
                 )
             except InputError as error:
@@ -316,7 +316,8 @@ def hrnet(
         final: Keep the one before the head, after the last module of the last stage. With
             within, across, final the paper's depth has 1, 3, 8 fusion units (Table 12).
         edges: Which branches a fusion unit joins: "all" pairs as in the paper, "neighbours",
-            "high_to_low", "low_to_high", "none", or pairs such as "3>2 2>1".
+            "high_to_low", "low_to_high", "none", or pairs such as "3>2 2>1" of branches counted
+            from 0, the highest resolution, that all modules they are given for must have.
         fuse: "sum" (official); "multiply" (section 7); "concat" and a 1x1 convolution with
             BatchNorm; "weighted", a sum with one learned weight per map, 1 at first (the
             unbounded fusion of Tan et al., EfficientDet, 2020, section 3.3).
@@ -372,7 +373,7 @@ def hrnet(
         projection=projection,
         downsample=downsample,
         align_corners=defaults["align_corners"] if align_corners is None else align_corners,
-        bn_momentum=float(momentum) if type(momentum) is int else momentum,
+        bn_momentum=1.0 if type(momentum) is int and momentum == 1 else momentum,
         output_branch=output_branch,
         output_bias=output_bias,
     )
@@ -456,6 +457,45 @@ def _trimmed(stage: StageSpec, *, least: int) -> StageSpec:
     return StageSpec(num_channels=stage.num_channels[:kept], modules=modules)
 
 
+def folded(spec: ArchSpec) -> ArchSpec:
+    """The same computation in the fewest stages and modules, to tell equal networks by.
+
+    A stage that starts from the maps of the one before as they are only adds modules to it, and
+    a module without edges only adds units to the next. What is built keeps its own stages and
+    modules: the names of its parameters hang on them.
+    """
+    stages: list[tuple[tuple[int, ...], tuple[ModuleSpec, ...]]] = []
+    for stage in spec.stages:
+        channels, modules = stage.num_channels, stage.modules
+        if stages and _goes_on(stages[-1][0], channels):
+            channels, before = stages.pop()
+            modules = before + modules
+        stages.append((channels, modules))
+    joined = (StageSpec(num_channels=c, modules=_joined(m)) for c, m in stages)
+    return dataclasses.replace(spec, stages=tuple(joined))
+
+
+def _goes_on(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Has every branch of a stage the map of the stage before, unchanged?"""
+    return len(before) == len(after) and all(
+        width in (0, old) for old, width in zip(before, after, strict=True)
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _joined(modules: tuple[ModuleSpec, ...]) -> tuple[ModuleSpec, ...]:
+    """Modules without edges joined to the next one."""
+    kept: list[ModuleSpec] = []
+    for module in modules:
+        if kept and not kept[-1].edges:
+            before = kept.pop().num_blocks
+            blocks = tuple(a + b for a, b in zip(before, module.num_blocks, strict=True))
+            module = _module(blocks, module.edges)
+        kept.append(module)
+    idle = not kept[-1].edges and not any(kept[-1].num_blocks)
+    return tuple(kept[:-1] if idle and len(kept) > 1 else kept)
+
+
 def _without_empty_modules(stage: StageSpec) -> StageSpec:
     """Modules that pass every map on are left out, but for one where there is no other."""
     kept = tuple(m for m in stage.modules if m.edges or any(m.num_blocks))
@@ -498,13 +538,15 @@ def edge_set(name: str, branches: int) -> tuple[Edge, ...]:
     chosen = []
     for text in name.split():
         source, arrow, target = text.partition(">")
-        if not (arrow and source.isdecimal() and target.isdecimal()):
+        if not (arrow and re.fullmatch("[0-9]", source) and re.fullmatch("[0-9]", target)):
             rule = f"must be one of {', '.join(EDGE_SETS)}, or pairs such as '3>2 2>1'"
             near = nearest_name(name, EDGE_SETS)
             raise InputError(rule, key="edges", value=name, nearest=near)
         pair = (int(source), int(target))
         if pair not in pairs:
-            rule = f"must join two different branches of 0 to {branches - 1} in this stage"
+            rule = (
+                f"must join two different branches; a stage of {branches} has 0 to {branches - 1}"
+            )
             raise InputError(rule, key="edges", value=text)
         chosen.append(pair)
     if not chosen:
@@ -522,10 +564,10 @@ def _branches(value: object, count: int) -> tuple[int, ...]:
 
 
 def _widths(
-    width: object, ratios: object, branches: tuple[int, ...], step: int
+    width: object, ratios: Any, branches: tuple[int, ...], step: int
 ) -> tuple[tuple[int, ...], ...]:
     """Channels of each branch of each stage, multiples of `step`."""
-    if not isinstance(ratios, Sequence) or isinstance(ratios, str) or len(ratios) < branches[-1]:
+    if not _is_list(ratios) or len(ratios) < branches[-1]:
         rule = f"must be a list with a number for each of {branches[-1]} branches"
         raise InputError(rule, key="width_ratios", value=ratios)
     for ratio in ratios:
@@ -535,13 +577,15 @@ def _widths(
     entries = _entries("width", width, len(branches))
     widths = []
     for entry, number in zip(entries, branches, strict=True):
-        if isinstance(entry, Sequence) and not isinstance(entry, str):
+        if _is_list(entry):
             channels = _numbers("width", entry, number, least=1)
         else:
             _check_argument("width", entry)
             _check_multiple((entry,), step)
             steps = (max(1, round(entry * ratio / step)) for ratio in ratios[:number])
             channels = tuple(step * count for count in steps)
+        for count in channels:
+            _check_count("width", count)
         _check_multiple(channels, step)
         widths.append(channels)
     return tuple(widths)
@@ -554,7 +598,7 @@ def _edge_sets(
     entries = _entries("edges", value, len(modules))
     for entry, count, number in zip(entries, modules, branches, strict=True):
         names = (entry,) * count if isinstance(entry, str) else entry
-        if not isinstance(names, Sequence) or len(names) < count:
+        if not _is_list(names) or len(names) < count:
             rule = f"must be a set of edges or a list with one for each of {count} modules"
             raise InputError(rule, key="edges", value=entry)
         for name in names[:count]:
@@ -583,7 +627,7 @@ def _per_branch(
 
 
 def _entries(name: str, value: Any, count: int) -> tuple[Any, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not _is_list(value):
         return (value,) * count
     if len(value) < count:
         rule = f"must be one value or a list with an entry for each of {count} stages"
@@ -592,7 +636,7 @@ def _entries(name: str, value: Any, count: int) -> tuple[Any, ...]:
 
 
 def _numbers(name: str, entry: Any, count: int, *, least: int) -> tuple[int, ...]:
-    if not isinstance(entry, Sequence) or isinstance(entry, str):
+    if not _is_list(entry):
         entry = (entry,) * count
     if len(entry) < count:
         rule = f"must be a number or a list with one for each of {count} branches"
@@ -602,6 +646,10 @@ def _numbers(name: str, entry: Any, count: int, *, least: int) -> tuple[int, ...
     return tuple(entry[:count])
 
 
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, (list, tuple))
+
+
 def _check_multiple(channels: tuple[int, ...], step: int, *, key: str = "width") -> None:
     for width in channels:
         if width % step:
@@ -609,15 +657,28 @@ def _check_multiple(channels: tuple[int, ...], step: int, *, key: str = "width")
             raise InputError(rule, key=key, value=width)
 
 
-def _check_count(name: str, value: object, *, least: int = 1) -> None:
+def _check_count(name: str, value: Any, *, least: int = 1, most: int = MAX_CHANNELS) -> None:
     if type(value) is not int or value < least:
         raise InputError(f"must be a whole number of at least {least}", key=name, value=value)
+    if value > most:
+        raise InputError(f"must be at most {most}", key=name, value=value)
 
 
 def _check_argument(name: str, value: Any, *, least: int = 1) -> None:
-    _check_count(name, value, least=least)
-    if value > MAX_COUNT:
-        raise InputError(f"must be at most {MAX_COUNT}", key=name, value=value)
+    _check_count(name, value, least=least, most=MAX_COUNT)
+
+
+def _check_follows(number: int, before: tuple[int, ...], after: tuple[int, ...]) -> None:
+    """Each branch must have a map to start from: its own, or the lowest one of the stage before."""
+    rule = ""
+    if len(after) < len(before):
+        rule = f"stage {number} must have at least the {len(before)} branches before it"
+    elif not any(after):
+        rule = f"stage {number} must have a branch with channels"
+    elif any(c and not before[min(b, len(before) - 1)] for b, c in enumerate(after)):
+        rule = f"a branch of stage {number} has channels where the one it starts from has none"
+    if rule:
+        raise InputError(rule, key="stages", value=list(after))
 
 
 def _check_bool(name: str, value: object) -> None:
@@ -639,11 +700,14 @@ def _check_num_stages(value: object, *, key: str) -> None:
         raise InputError(rule, key=key, value=value)
 
 
-def _module_from_dict(data: Any) -> ModuleSpec:
-    _check_fields(ModuleSpec, data)
-    edges = [tuple(_list(edge, key="edges")) for edge in _list(data["edges"], key="edges")]
-    blocks = _list(data["num_blocks"], key="num_blocks")
-    return ModuleSpec(num_blocks=tuple(blocks), edges=tuple(edges))
+def _module_from_dict(number: int, data: Any) -> ModuleSpec:
+    try:
+        _check_fields(ModuleSpec, data)
+        edges = [tuple(_list(edge, key="edges")) for edge in _list(data["edges"], key="edges")]
+        blocks = _list(data["num_blocks"], key="num_blocks")
+        return ModuleSpec(num_blocks=tuple(blocks), edges=tuple(edges))
+    except InputError as error:
+        raise error.within(key=f"modules.{number}") from None
 
 
 def _list(value: object, *, key: str) -> list[Any]:

@@ -107,10 +107,11 @@ class StackedHourglass(nn.Module):
             )
             for _ in range(num_stacks)
         )
-        self.heads = nn.ModuleList(nn.Conv2d(width, num_outputs, 1) for _ in range(num_stacks))
         again = range(num_stacks - 1)  # what goes on into the next hourglass
         self.maps_again = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in again)
         self.heads_again = nn.ModuleList(nn.Conv2d(num_outputs, width, 1) for _ in again)
+        # The last of the network's layers, which `init_weights` wants to be the output's.
+        self.heads = nn.ModuleList(nn.Conv2d(width, num_outputs, 1) for _ in range(num_stacks))
 
     def heatmaps(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> (B, K, ceil(H / 4), ceil(W / 4)) of each hourglass."""

@@ -18,7 +18,9 @@ from .arch import BOTTLENECK_EXPANSION, ArchSpec, pruned, simplified
 from .errors import InputError, nearest_name
 
 CLS_WIDTH = 32  # bottleneck width of the highest resolution in head -C, doubling (Fig. 11)
-CLS_FEATURES = 2048  # of the last 1x1 convolution of head -C, and what -Cii pools (Fig. 11)
+CLS_FEATURES = 2048  # of the last 1x1 convolution of head -C (Fig. 11)
+CLS_II_WIDTH = 512  # channels of every map that head -Cii concatenates (Table 16)
+V1H_WIDENING = 15  # V2 has 1 + 2 + 4 + 8 times the highest resolution's channels (section 3.3)
 PYRAMID_LEVELS = 5  # of HRNetV2p (section 3.3; official `hrfpn.py`, num_outs)
 OCR_CHANNELS, OCR_KEYS = 512, 256  # official `seg_hrnet_ocr.py`, MODEL.OCR
 IMAGE_CHANNELS = 3
@@ -213,10 +215,13 @@ def _v1(spec: ArchSpec, num_outputs: int) -> Layers:
 
 
 def _v1h(spec: ArchSpec, num_outputs: int) -> Layers:
-    """The paper says "a 1x1 convolution to align the dimension" with V2; what follows is V2's."""
+    """The paper says "a 1x1 convolution to align the dimension" with V2's 15 C; what follows is
+    V2's. 15 times, however many other branches there are, so that they do not decide the head.
+    """
     branch = spec.output_branch
-    wide = sum(spec.channels)
-    return {"last_layer": _classifier(spec, spec.channels[branch], wide, num_outputs, branch)}
+    channels = spec.channels[branch]
+    wide = V1H_WIDENING * channels
+    return {"last_layer": _classifier(spec, channels, wide, num_outputs, branch)}
 
 
 def _v2(spec: ArchSpec, num_outputs: int) -> Layers:
@@ -265,7 +270,7 @@ def _pyramid(stride: int) -> Callable[[ArchSpec, int], Layers]:
 
 def _cls(spec: ArchSpec, num_outputs: int) -> Layers:
     """Official `cls_hrnet.py` (Fig. 11)."""
-    widths = [CLS_WIDTH * BOTTLENECK_EXPANSION * 2**branch for branch in range(len(spec.channels))]
+    widths = [cls_width(branch) for branch in range(len(spec.channels))]
     chains = {}
     for branch, (channels, width) in enumerate(zip(spec.channels, widths, strict=True)):
         chains[f"incre_modules.{branch}"] = Chain((bottleneck(channels, width),), branch)
@@ -275,6 +280,11 @@ def _cls(spec: ArchSpec, num_outputs: int) -> Layers:
     last = Conv(widths[-1], CLS_FEATURES, bias=True, relu=True)
     chains["final_layer"] = Chain((last,), len(widths) - 1)
     return chains | _linear(spec, CLS_FEATURES, num_outputs)
+
+
+def cls_width(branch: int) -> int:
+    """Channels that a map has in head -C: 128, 256, 512, 1024 (Fig. 11)."""
+    return CLS_WIDTH * BOTTLENECK_EXPANSION * 2**branch
 
 
 def _cls_i(spec: ArchSpec, num_outputs: int) -> Layers:
@@ -288,7 +298,7 @@ def _cls_ii(spec: ArchSpec, num_outputs: int) -> Layers:
     doubles the width up to 512 meets the printed #Params and GFLOPs of all three networks.
     """
     lowest = len(spec.channels) - 1
-    width = CLS_FEATURES // 4
+    width = CLS_II_WIDTH
     chains = {}
     for branch, channels in enumerate(spec.channels):
         steps = lowest - branch
@@ -338,7 +348,7 @@ def head_of(name: str) -> Head:
     Raises:
         InputError: There is none.
     """
-    if name not in HEADS:
+    if name not in tuple(HEADS):
         rule = f"must be one of {', '.join(HEADS)}"
         raise InputError(rule, key="head", value=name, nearest=nearest_name(name, HEADS))
     return HEADS[name]
@@ -360,6 +370,8 @@ def canonical(spec: ArchSpec, head: str) -> ArchSpec:
         InputError: There is no such head, or the spec lacks a map that it reads.
     """
     known = head_of(head)
+    if not isinstance(spec, ArchSpec):
+        raise InputError('must be an ArchSpec, such as preset("w32")', key="spec", value=spec)
     for branch in reads(spec, head):
         if not spec.channels[branch]:
             rule = f"has no branch {branch}, which the head {head} reads"
@@ -378,14 +390,17 @@ def min_size(spec: ArchSpec, head: str) -> int:
 
 
 def check_input(spec: ArchSpec, head: str, input_size: tuple[int, int]) -> None:
-    """Refuse an image that is too small.
+    """Refuse what is no size of an image, and an image that is too small.
 
     Args:
         input_size: (H, W) in pixels.
 
     Raises:
-        InputError: Its height or width is below `min_size`.
+        InputError: It is no pair of whole numbers, or one is below `min_size`.
     """
+    pair = isinstance(input_size, (tuple, list)) and len(input_size) == 2
+    if not pair or any(isinstance(side, (bool, float, str)) for side in input_size):
+        raise InputError("must be (height, width) in pixels", key="input_size", value=input_size)
     least = min_size(spec, head)
     if min(input_size) < least:
         rule = f"must be at least {least} x {least} pixels for this network and head {head}"

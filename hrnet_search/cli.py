@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .blueprint import HEADS, head_of
-from .cost import cost
+from .cost import cost, text
 from .errors import InputError, nearest_name
 from .paper.costs import COSTS
 from .presets import TASK_SETTINGS
@@ -49,7 +49,7 @@ wants --fresh or another name.
 PROFILE_EPILOG = """\
 examples:
   hrnet-search profile w32                                  HRNetV1-W32, pose, 256x192
-  hrnet-search profile w48 --task segmentation --input 512x1024
+  hrnet-search profile w48 --task segmentation --count      at once, by stage
   hrnet-search profile simple_baseline_resnet50             a rival of the paper's tables
   hrnet-search profile reports/smoke/winner/arch.json --input 64x64
   hrnet-search profile spaces/hrnet_full.yaml --limit profile.macs=2e9 --limit profile.params=1e7
@@ -182,6 +182,8 @@ def _finish(run: Path, out: Path) -> int:
 
 
 def _profile(options: argparse.Namespace, _: list[str]) -> int:
+    from .result import check_limits
+    from .rivals import Rival
     from .space import Space
     from .target import find_target
 
@@ -190,13 +192,22 @@ def _profile(options: argparse.Namespace, _: list[str]) -> int:
     head, num_outputs = options.head or usual[0], options.outputs or usual[1]
     size = options.input or usual[2]
     head_of(head)
+    if isinstance(target.what, Rival) and options.head:
+        raise InputError(f"{target.name} has its own", key="--head", value=options.head)
     if isinstance(target.what, Space):
         limits = dict(map(_limit, options.limit))
+        try:
+            check_limits(limits)
+        except InputError as error:
+            key = "--limit"
+            raise InputError(
+                error.rule, key=key, value=error.value, nearest=error.nearest
+            ) from None
         return _profile_space(target.what, head, num_outputs, size, limits)
     if options.limit:
         rule = "is for spaces; this is one network"
         raise InputError(rule, key="--limit", value=options.limit[0])
-    return _profile_network(target.what, head, num_outputs, size)
+    return _profile_network(target.what, head, num_outputs, size, options.count)
 
 
 def _profile_space(
@@ -218,7 +229,7 @@ def _profile_space(
 
 
 def _profile_network(
-    network: "ArchSpec | Rival", head: str, num_outputs: int, size: tuple[int, int]
+    network: "ArchSpec | Rival", head: str, num_outputs: int, size: tuple[int, int], count: bool
 ) -> int:
     from .arch import ArchSpec
 
@@ -226,6 +237,11 @@ def _profile_network(
     counted = None
     if isinstance(network, ArchSpec):
         counted = cost(network, head=head, num_outputs=num_outputs, input_size=size)
+        if count:
+            print(text(counted))
+            return DONE
+    elif count:
+        raise InputError("is for HRNets", key="--count", value=network.key)
     from rich.console import Console
 
     from . import baselines
@@ -300,8 +316,15 @@ def _find_run(study: str, out: Path) -> tuple[Path, Path]:
     return run, reports
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"hrnet-search: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="hrnet-search",
         description="Architecture search and ablation studies for HRNet, from a YAML file to a "
         "report and a standalone network.",
@@ -342,11 +365,15 @@ def _parser() -> argparse.ArgumentParser:
         "target", metavar="TARGET", help="a preset, a rival, arch.json, a space or a study file"
     )
     profile.add_argument(
-        "--task", default="pose", help=f"{', '.join(TASK_SETTINGS)} (default: pose)"
+        "--task",
+        help=f"for a preset, arch.json or space: {', '.join(TASK_SETTINGS)} (default: pose)",
     )
     profile.add_argument("--head", help=f"{', '.join(HEADS)} (default: the task's)")
     profile.add_argument("--outputs", type=_count, help="joints or classes (default: the paper's)")
     profile.add_argument("--input", type=_size, metavar="HxW", help="image in pixels, height first")
+    profile.add_argument(
+        "--count", action="store_true", help="of one network: the closed form alone, at once"
+    )
     profile.add_argument(
         "--limit",
         action="append",

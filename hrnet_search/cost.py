@@ -1,4 +1,4 @@
-"""What a network costs, in closed form: from its spec alone, without torch, in microseconds.
+"""What a network costs, in closed form: from its spec alone, without torch, in under a millisecond.
 
 The layers come from `blueprint`, which the torch modules are made of as well; here they are only
 counted. See docs/counting.md for what each number is.
@@ -175,9 +175,9 @@ def count(spec: ArchSpec, *, head: str, num_outputs: int, input_size: Size) -> C
     Raises:
         InputError: As `cost`.
     """
-    for key, value in (("num_outputs", num_outputs), *(("input_size", n) for n in input_size)):
-        if type(value) is not int or value < 1:
-            raise InputError("must be a whole number of at least 1", key=key, value=value)
+    if type(num_outputs) is not int or num_outputs < 1:
+        rule = "must be a whole number of at least 1"
+        raise InputError(rule, key="num_outputs", value=num_outputs)
     blueprint.check_input(spec, head, input_size)
     walk = _Walk(spec, input_size)
     walk.body()
@@ -185,6 +185,19 @@ def count(spec: ArchSpec, *, head: str, num_outputs: int, input_size: Size) -> C
     total = _sum(*(tally for tally, _ in walk.steps))
     memory = FLOAT_BYTES * (total.params + _peak(walk.steps))
     return Cost(total, walk.depth, memory, tuple(walk.groups))
+
+
+def text(found: Cost) -> str:
+    """The cost as text for a terminal: by stage, then in sum."""
+    lines = [f"{'':14}{'params':>14}{'multiply-adds':>20}{'activations':>16}{'kernels':>9}"]
+    for name, tally in [*found.by_stage().items(), ("all", found.total)]:
+        lines.append(
+            f"{name:14}{tally.params:14,}{tally.macs:20,}{tally.activations:16,}{tally.kernels:9,}"
+        )
+    macs = f"{found.macs / 1e9:.4g} GMACs, {found.macs / PAPER_GFLOP:.4g} of the paper's GFLOPs"
+    lines.append(f"{macs} (conv + linear); depth {found.depth}")
+    lines.append(f"{found.memory / 2**20:,.1f} MiB for a training step on one image, estimated")
+    return "\n".join(lines)
 
 
 class _Walk:
@@ -539,8 +552,8 @@ def _pyramid(spec: ArchSpec, sizes: Sequence[Size], num_outputs: int) -> list[Ta
 
 def _sums(spec: ArchSpec, sizes: Sequence[Size], num_outputs: int) -> list[Tally]:
     """-C: each map added to the one before, brought to its size; the last one pooled."""
-    width = blueprint.CLS_WIDTH * 4
-    kept = sum(width * 2**branch * _places(sizes[branch]) for branch in range(1, len(sizes)))
+    widths = [blueprint.cls_width(branch) for branch in range(1, len(sizes))]
+    kept = _maps(widths, sizes[1:])
     last = _pooling(blueprint.CLS_FEATURES, sizes[-1])
     return [Tally(kernels=len(sizes) - 1, saved=kept), last]
 
@@ -553,7 +566,7 @@ def _pooled_maps(spec: ArchSpec, sizes: Sequence[Size], num_outputs: int) -> lis
 
 def _joined_maps(spec: ArchSpec, sizes: Sequence[Size], num_outputs: int) -> list[Tally]:
     """-Cii: all maps at the lowest resolution, concatenated and pooled."""
-    width = blueprint.CLS_FEATURES // 4 * len(sizes)
+    width = blueprint.CLS_II_WIDTH * len(sizes)
     return [Tally(kernels=len(sizes) > 1), _pooling(width, sizes[-1])]
 
 

@@ -217,7 +217,9 @@ def _hrnet_cost(network: HRNet, input_size: Size) -> Cost:
 
 
 def _training_memory(network: HRNet, training: Training) -> int:
-    """`Cost.memory`, for several images: bytes."""
+    """Bytes of parameters, and of what is kept for the backward pass of all images or of
+    gradients, whichever is more. `Cost.memory`, of one image, adds gradients of maps.
+    """
     counted = _hrnet_cost(network, training.input_size)
     kept = training.images * counted.total.saved
     return FLOAT_BYTES * (counted.params + max(kept, counted.params))

@@ -40,7 +40,7 @@ class InputError(ValueError):
         super().__init__(rule)
 
     def __str__(self) -> str:
-        place = [part for part in (self.file, self.key) if part]
+        place = [str(part) for part in (self.file, self.key) if part]
         if self.value is not _MISSING:
             place.append(_shorten(repr(self.value)))
         text = ": ".join([*place, self.rule])

@@ -73,7 +73,7 @@ def preset(name: str, *, task: str = "pose") -> ArchSpec:
     Raises:
         InputError: There is no such network or task.
     """
-    if name not in PRESETS:
+    if name not in tuple(PRESETS):
         rule = f"must be one of {', '.join(PRESETS)}"
         raise InputError(rule, key="preset", value=name, nearest=nearest_name(name, PRESETS))
     return hrnet(task=task, **PRESETS[name])

@@ -164,7 +164,7 @@ class Space(Strict):
         """Number of combinations."""
         return math.prod(len(knob.values()) for knob in self.vary.values())
 
-    def grid(self, head: str = "v2") -> list[dict[str, Value]]:
+    def grid(self, head: str) -> list[dict[str, Value]]:
         """The combinations that build distinct networks; of equal ones the first is kept.
 
         Args:

@@ -29,6 +29,7 @@ from .space import KNOB_TAGS, Space, Strict, Value
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MIN_INPUT = 32  # pixels: stride of the fourth branch (section 3.1); more branches want more
 COCO_JOINTS = 17
+ONLY_OF_SPECS = ("profile.activations", "profile.kernels", "profile.depth")
 RIVAL_MULTIPLE = 32  # pixels: ResNets reduce so much and are enlarged again to a quarter
 
 Model = TypeVar("Model", bound=Strict)
@@ -192,9 +193,12 @@ class Study(Strict):
         self._check_objectives()
         self._check_rivals()
         self._check_sizes()
-        arms = [self.arm(params) for params in self.arms()]
+        arms = [self.space.arm(params) for params in self._feasible]
+        for place, name in enumerate(self.rivals):
+            if name in arms:
+                raise InputError("is the name of an arm too", key=f"rivals.{place}", value=name)
         if self.reference and self.reference not in arms:
-            rule = f"must be one of the arms ({', '.join(arms[:10])})"
+            rule = f"must be one of the space's arms ({', '.join(arms[:10])})"
             near = nearest_name(self.reference, arms)
             raise InputError(rule, key="reference", value=self.reference, nearest=near)
         return self
@@ -210,6 +214,9 @@ class Study(Strict):
                 raise error.within(key=f"objectives.{place}") from None
             if key not in valid:
                 rule = f"must be one of {', '.join(valid)}"
+                raise InputError(rule, key=f"objectives.{place}", value=key)
+            if self.rivals and key in ONLY_OF_SPECS:
+                rule = "is not known of rivals; choose another cost, or leave the rivals out"
                 raise InputError(rule, key=f"objectives.{place}", value=key)
 
     def _check_sizes(self) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median_low
 
-from .arch import ArchSpec
+from .arch import ArchSpec, folded
 from .blueprint import canonical, head_of
 from .cost import count
 from .errors import InputError
-from .result import METRICS, check_limits, closed_form
+from .result import METRICS, Metric, check_limits, closed_form
 from .space import Space, Value
 
 MAX_NETWORKS = 100_000  # combinations looked at; some 40 s on one core
@@ -107,9 +107,10 @@ def survey(
         for done, params in enumerate(combinations(space, count=total, seed=seed), start=1):
             try:
                 spec = canonical(space.arch(params), head)
-                if spec not in networks:
+                network = folded(spec)
+                if network not in networks:
                     found = count(spec, head=head, num_outputs=num_outputs, input_size=input_size)
-                    networks[spec] = closed_form(found)
+                    networks[network] = closed_form(found)
             except InputError as error:  # e.g. widths that do not suit bottleneck units
                 refused.append(str(error))
             if done % 500 == 0 or done == total:
@@ -197,15 +198,23 @@ def _limit_lines(found: Survey) -> list[str]:
     lines = []
     for limit in found.limits:
         shown = METRICS[limit.key]
-        met = f"{limit.key} at most {shown.show(limit.most)} {shown.unit.split(',')[0]}".rstrip()
+        met = f"{limit.key} at most {shown.show(limit.most)} {_unit(shown)}".rstrip()
         if limit.share:
             lines.append(f"{met}: {_percent(limit.share)} of the networks")
         else:
             rule = "this limit cannot be met" if found.complete else "no network found meets it"
             lines.append(f"{met}: {rule}; the smallest has {shown.show(limit.smallest)}")
-    if len(found.limits) > 1:
+    if len(found.limits) > 1 and found.feasible:
         lines.append(f"all limits: {_percent(found.feasible)} of the networks")
+    elif len(found.limits) > 1:
+        rule = "cannot be met together" if found.complete else "no network found meets all of them"
+        lines.append(f"all limits: {rule}")
     return [*lines, ""] if lines else []
+
+
+def _unit(shown: Metric) -> str:
+    """Of a figure in a sentence: "GMACs", "M", "MiB"."""
+    return shown.label if shown.label.startswith("G") else shown.unit.split(",")[0]
 
 
 def _percent(share: float) -> str:
@@ -216,8 +225,9 @@ def histogram(macs: list[float]) -> list[str]:
     """Lines of text: how many networks lie in each interval of GMACs, equal in ratio."""
     shown = METRICS["profile.macs"]
     low, high = macs[0], macs[-1]
-    if low == high:
-        return [f"all have {shown.show(low)} {shown.label}"]
+    if len(set(macs)) <= BINS:
+        each = "  ".join(f"{shown.show(value)}" for value in sorted(set(macs)))
+        return [f"{shown.label} of each: {each}"]
     step = math.log(high / low) / BINS
     counts = [0] * BINS
     for value in macs:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from .presets import PRESETS, TASK_SETTINGS, preset
 from .rivals import RIVALS, Rival
 from .space import Space
 from .study import Study, load
+
+DEFAULT_TASK = "pose"
 
 Setting = tuple[str, int, tuple[int, int]]  # head, outputs, image (H, W)
 
@@ -33,40 +34,46 @@ class Target:
     setting: Setting
 
 
-def find_target(name: str, *, task: str) -> Target:
+def find_target(name: str, *, task: str | None) -> Target:
     """The network or space of that name.
 
     Args:
         name: A key of `PRESETS` or `RIVALS`; a file `arch.json`, of an exported network or of a
             bare spec; or the YAML file of a space or a study.
-        task: Decides what the name leaves open, a key of `TASK_SETTINGS`.
+        task: Decides what the name leaves open, a key of `TASK_SETTINGS`; "pose" if not given.
 
     Raises:
-        InputError: There is none, or its file breaks a rule.
+        InputError: There is none, its file breaks a rule, or the task is not for it.
     """
-    if task not in TASK_SETTINGS:
+    if task is not None and task not in TASK_SETTINGS:
         rule = f"must be one of {', '.join(TASK_SETTINGS)}"
         near = nearest_name(task, TASK_SETTINGS)
         raise InputError(rule, key="--task", value=task, nearest=near)
-    if name in PRESETS:
-        return Target(name, preset(name, task=task), TASK_SETTINGS[task])
     if name in RIVALS:
-        own = task if task in RIVALS[name].tasks else RIVALS[name].tasks[0]
+        (own,) = RIVALS[name].tasks
+        if task not in (None, own):
+            raise InputError(f"{name} is for {own}", key="--task", value=task)
         return Target(name, RIVALS[name], TASK_SETTINGS[own])
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return _from_yaml(path, task)
+    task = task or DEFAULT_TASK
+    if name in PRESETS:
+        return Target(name, preset(name, task=task), TASK_SETTINGS[task])
     if path.suffix == ".json":
         return _from_json(path, task)
     rule = "is no network's name (see docs/networks.md) and no .yaml or .json file"
     raise InputError(rule, value=name, nearest=nearest_name(name, [*PRESETS, *RIVALS]))
 
 
-def _from_yaml(path: Path, task: str) -> Target:
+def _from_yaml(path: Path, task: str | None) -> Target:
     loaded = load(path)
     if isinstance(loaded, Study):
+        if task is not None:
+            raise InputError("is for spaces; a study has its own", key="--task", value=task)
         setting = (loaded.task.head, loaded.num_outputs, loaded.input_size)
         return Target(str(path), loaded.space, setting)
+    task = task or DEFAULT_TASK
     return Target(str(path), loaded.for_task(task), TASK_SETTINGS[task])
 
 
@@ -75,7 +82,7 @@ def _from_json(path: Path, task: str) -> Target:
         data = read_json(path)
     except FileNotFoundError:
         raise InputError("there is no such file", file=path) from None
-    except (OSError, UnicodeDecodeError, JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8
         raise InputError(f"is not readable JSON ({error})", file=path) from None
     try:
         if isinstance(data, Mapping) and "arch" in data:

@@ -50,13 +50,13 @@ def choose_hardware(settings: Train) -> Hardware:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision, memory_format = settings.precision, settings.memory_format
     if precision == "auto":
-        precision = "bfloat16" if _has_bfloat16(device) else "float32"
+        precision = "bfloat16" if has_bfloat16(device) else "float32"
     if memory_format == "auto":
         memory_format = "channels_last"
     return Hardware(device, precision, memory_format)
 
 
-def _has_bfloat16(device: str) -> bool:
+def has_bfloat16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: Mapping[str, object] = getattr(

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .arch import MAX_BRANCHES
-from .blueprint import CLS_FEATURES, reads
+from .blueprint import CLS_II_WIDTH, reads
 from .errors import InputError, nearest_name
 from .files import write_atomic
 from .model import Network
@@ -88,11 +88,12 @@ def load_weights(net: nn.Module, path: str | Path, *, parts: str = "all") -> Loa
     Raises:
         InputError: There is no such file, it holds no state dict, or does not fit.
     """
+    _check_arguments(net, parts)
     state = _read(Path(path))
     try:
         return load_state(net, state, parts=parts)
     except InputError as error:
-        raise error if error.key else error.within(file=path) from None
+        raise error.within(file=path) from None
 
 
 def save_weights(net: nn.Module, path: str | Path, *, names: str = "ours") -> None:
@@ -125,9 +126,11 @@ def save_weights(net: nn.Module, path: str | Path, *, names: str = "ours") -> No
 
 def _read(path: Path) -> State:
     """The state dict in a file."""
+    if path.is_dir():
+        raise InputError("is a folder, not a file", file=path)
     if not path.is_file():
-        near = nearest_name(path.name, [other.name for other in path.parent.glob("*")])
-        raise InputError("is no file", file=path, nearest=near)
+        others = [other.name for other in path.parent.glob("*") if other.is_file()]
+        raise InputError("is no file", file=path, nearest=nearest_name(path.name, others))
     read: Callable[[Path], Any] = partial(torch.load, map_location="cpu", weights_only=True)
     try:
         content = load_file(path) if path.suffix == SAFE else read(path)
@@ -143,7 +146,7 @@ def _read(path: Path) -> State:
 
 @torch.no_grad()
 def load_state(net: nn.Module, state: State, *, parts: str = "all") -> Loaded:
-    """Load a state dict; it is compared completely before anything is copied.
+    """Load a state dict; it is checked completely before anything is copied.
 
     With parts="all" every entry must match, but for a wrapper's `loss.*`, such as
     `loss.criterion.weight`, and other heads beside named parts, such as `rpn_head.*`. With
@@ -151,19 +154,24 @@ def load_state(net: nn.Module, state: State, *, parts: str = "all") -> Loaded:
     and fusion rows that this network does without because nothing leads from there to its
     head, such as the last low-resolution outputs under head "v1".
 
+    What is loaded are weights: dense tensors with data, of real numbers (floating-point ones
+    where ours are), all of them finite in our data type.
+
     Args:
         net: The network; unchanged if anything is wrong.
         state: Names as in the table above, behind any of `WRAPPERS`.
         parts: "all" or "body".
 
     Raises:
-        InputError: It does not fit.
+        InputError: It does not fit, an entry holds no weights, or the network is on the meta
+            device.
     """
-    if parts not in PARTS or (parts == "body" and not isinstance(net, Network)):
-        raise InputError("must be all, or for an HRNet body", key="parts", value=parts)
+    _check_arguments(net, parts)
     convention, names = _our_names(net, state)
     ours: State = net.state_dict()
     theirs = {name: state[original] for name, original in names.items()}
+    for name in (name for name in theirs if name.startswith(PARTS[parts])):
+        _check_kind(names[name], theirs[name], ours.get(name))
     differing = _differences(net, ours, theirs, parts)
     if differing:
         rule = _mismatch(differing)
@@ -172,10 +180,45 @@ def load_state(net: nn.Module, state: State, *, parts: str = "all") -> Loaded:
         raise InputError(rule)
     matched = [name for name in ours if name in theirs and name.startswith(PARTS[parts])]
     for name in matched:
+        _check_values(names[name], theirs[name], ours[name])
+    for name in matched:
         ours[name].copy_(theirs[name])
     missing = ours.keys() - set(matched)
     ignored = state.keys() - {names[name] for name in matched}
     return Loaded(convention, tuple(matched), *(tuple(sorted(s)) for s in (missing, ignored)))
+
+
+def _check_arguments(net: nn.Module, parts: str) -> None:
+    if parts not in PARTS or (parts == "body" and not isinstance(net, Network)):
+        near = nearest_name(parts, PARTS) if parts not in PARTS else None
+        rule = "must be all, or for an HRNet body"
+        raise InputError(rule, key="parts", value=parts, nearest=near)
+    if any(entry.is_meta for entry in net.state_dict().values()):
+        raise InputError("the network must not be on the meta device, which keeps no values")
+
+
+def _check_kind(name: str, entry: Any, ours: Tensor | None) -> None:
+    """A dense tensor that has data, of real numbers, floating-point ones where ours are.
+
+    Raises:
+        InputError: It is not; `name` is the state's.
+    """
+    dense = isinstance(entry, Tensor) and entry.layout is torch.strided and not entry.is_nested
+    if not dense:
+        raise InputError("must be a dense tensor", key=name)
+    if entry.is_meta:
+        raise InputError("is on the meta device: it has no values", key=name)
+    floating = ours is not None and ours.is_floating_point()
+    if entry.is_complex() or entry.is_quantized or (floating and not entry.is_floating_point()):
+        rule = f"must be of {'floating-point' if floating else 'real'} numbers, is {entry.dtype}"
+        raise InputError(rule, key=name)
+
+
+def _check_values(name: str, entry: Tensor, ours: Tensor) -> None:
+    """Numbers that are finite, also in our data type."""
+    dtype = ours.dtype if ours.is_floating_point() else torch.float64
+    if not entry.to(dtype).isfinite().all():
+        raise InputError(f"must be finite numbers in {dtype}, has infinite ones or NaN", key=name)
 
 
 def _our_names(net: nn.Module, state: State) -> tuple[str, dict[str, str]]:
@@ -220,11 +263,11 @@ def _differences(net: nn.Module, ours: State, theirs: State, parts: str) -> list
     """Every entry that does not match, and is not tolerated."""
     dead = _dead_ends(net) if isinstance(net, Network) and parts == "body" else ()
     differing = []
-    for name in dict.fromkeys([*ours, *theirs]):
+    for name in (n for n in dict.fromkeys([*ours, *theirs]) if n.startswith(PARTS[parts])):
         mine, other = (tuple(s[name].shape) if name in s else "none" for s in (ours, theirs))
         old = other == "none" and name.endswith(".num_batches_tracked")
         tolerated = old or (mine == "none" and name.startswith(dead))
-        if name.startswith(PARTS[parts]) and mine != other and not tolerated:
+        if mine != other and not tolerated:
             differing.append((name, mine, other))
     return differing
 
@@ -302,7 +345,7 @@ def _groups(net: Network) -> dict[str, Groups]:
     """Entry -> the branches that its inputs come from, and how many from each."""
     maps = {branch: net.spec.channels[branch] for branch in reads(net.spec, net.head_name)}
     if net.head_name == "cls_ii":  # its layer sees every map after it was brought to this width
-        maps = dict.fromkeys(maps, CLS_FEATURES // 4)
+        maps = dict.fromkeys(maps, CLS_II_WIDTH)
     joined = [*_JOINED, "classifier"] if net.head_name in ("cls_i", "cls_ii") else _JOINED
     groups: dict[str, Groups] = {f"head.{layer}.weight": maps for layer in joined}
     for name, module in net.named_modules():

@@ -1,9 +1,11 @@
 """The rivals are the paper's: parameters and GFLOPs as printed, or listed as deviating."""
 
 import ast
+import copy
 import json
 import zlib
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +15,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrnet_search import baselines
-from hrnet_search.baselines import BUILDERS, StackedHourglass, official_macs, rival
+from hrnet_search.baselines import (
+    BUILDERS,
+    SimpleBaseline,
+    StackedHourglass,
+    official_macs,
+    rival,
+)
 from hrnet_search.errors import InputError
+from hrnet_search.model.init import OUTPUT_STD, init_weights
 from hrnet_search.rivals import RIVALS
 
 GOLDEN = Path(__file__).parent / "golden" / "pose_resnet_50.json"
@@ -231,6 +240,45 @@ def test_the_hourglass_puts_out_its_last_heat_maps_at_any_size() -> None:
         assert not torch.equal(*results)
     net.train()(x.repeat(2, 1, 1, 1)).sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)  # those with weights in every rival
+WITH_OUTPUT = [name for name, rival in RIVALS.items() if "detection" not in rival.tasks]
+
+
+@pytest.mark.parametrize("name", WITH_OUTPUT)
+def test_the_layer_that_begins_small_is_the_one_that_writes_the_output(name: str) -> None:
+    """`init_weights` takes the one that is registered last: it must run last, and be the output."""
+    net, size = copy.deepcopy(on_meta(name, 5)).eval(), (64, 64)
+    layers = {module: place for place, module in net.named_modules() if isinstance(module, LAYERS)}
+    ran: list[str] = []
+    for module in layers:
+        module.register_forward_hook(lambda module, *_: ran.append(layers[module]))
+    with torch.no_grad():
+        net(torch.empty(1, 3, *size, device="meta"))
+    assert ran[-1] == list(layers.values())[-1]
+    assert ran.count(ran[-1]) == 1
+    assert net.get_submodule(ran[-1]).weight.shape[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("build", "output"),
+    [
+        (partial(StackedHourglass, 3, 5, width=8), "heads.2"),
+        (partial(SimpleBaseline, 50, 5), "final_layer"),
+    ],
+)
+def test_the_first_outputs_are_near_zero_and_the_other_layers_are_not(
+    build: Callable[[], nn.Module], output: str
+) -> None:
+    net = build()
+    init_weights(net, seed=0)
+    small = [
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, LAYERS) and module.weight.std() < 5 * OUTPUT_STD
+    ]
+    assert small == [output]
 
 
 def test_simple_baseline_is_the_official_network() -> None:

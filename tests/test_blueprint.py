@@ -157,6 +157,41 @@ def test_networks_that_should_have_equal_keys_are_equal(what: str) -> None:
     assert_equal_networks(*(tiny(**given) for given in arguments), head)
 
 
+FOLDED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "modules of one stage or of two alike": (
+        {"num_branches": 4, "num_stages": 4, "num_modules": 1},
+        {"num_branches": 4, "num_stages": 3, "num_modules": [1, 2]},
+    ),
+    "units of one module or of two with nothing between": (
+        {"num_modules": 2, "within": False},
+        {"num_modules": 1, "num_blocks": 2},
+    ),
+    "a last stage with nothing to do": (
+        {"num_stages": 3, "num_blocks": [1, 0], "across": False, "final": False},
+        {"num_stages": 2, "final": False},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FOLDED)
+def test_networks_that_compute_the_same_have_one_key_whatever_their_names(what: str) -> None:
+    one, other = FOLDED[what]
+    assert key("v1", **one) == key("v1", **other)
+    nets = [build(tiny(**given), head="v1", num_outputs=3) for given in (one, other)]
+    init_weights(nets[0], seed=1)
+    values = list(nets[0].state_dict().values())
+    names = nets[1].state_dict()
+    # The first network's order is by module, so units of one branch must be matched by shape.
+    for name, entry in names.items():
+        place = next(i for i, v in enumerate(values) if v.shape == entry.shape)
+        entry.copy_(values.pop(place))
+        assert nets[1].state_dict()[name].shape == entry.shape
+    assert not values
+    with torch.no_grad():
+        first, second = (net.eval()(image(64, 64)) for net in nets)
+    assert torch.equal(first, second)
+
+
 def assert_equal_networks(
     one: ArchSpec, other: ArchSpec, head: str, size: tuple[int, int] = (64, 96)
 ) -> None:

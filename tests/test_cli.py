@@ -171,7 +171,17 @@ def test_profile_of_a_space_counts_its_networks(capsys: pytest.CaptureFixture[st
     status, out, err = said(capsys, "profile", space, "--limit", "profile.macs=1.1e8")
     assert (status, err) == (0, "")
     assert "3 combinations, all looked at: 3 distinct networks" in out
-    assert "profile.macs at most 0.11 1e9 conv + linear: 33.3 % of the networks" in out
+    assert "profile.macs at most 0.11 GMACs: 33.3 % of the networks" in out
+
+
+def test_profile_counts_at_once_without_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "profile", "w32", "--count")
+    assert status == 0
+    assert "28,536,113" in out
+    assert "7.645 GMACs, 7.12 of the paper's GFLOPs" in out
+    code = "import sys; from hrnet_search.cli import main; main(['profile', 'w32', '--count'])"
+    command = [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def test_profile_of_a_network_shows_every_counter(
@@ -199,6 +209,9 @@ def test_profile_of_a_network_shows_every_counter(
         (["profile", "w32", "--limit", "profile.macs=1"], "--limit: 'profile.macs=1': is for spac"),
         (["profile", str(SMOKE), "--limit", "profile.macs"], "--limit: 'profile.macs': must be ME"),
         (["profile", str(SMOKE), "--input", "8x8"], "space: builds no network at all: input_size"),
+        (["profile", "resnet50", "--head", "v2"], "--head: 'v2': resnet50 has its own"),
+        (["profile", "resnet50", "--count"], "--count: 'resnet50': is for HRNets"),
+        (["profile", "w32", "--input", "64"], "argument --input: '64': must be HEIGHTxWIDTH"),
         (["tables", "20"], "table: '20': must be one of 1, 2, 3"),
         (["tables", "1", "--out", f"{SMOKE}/tables.md"], "cannot be written"),
     ],

@@ -444,7 +444,7 @@ POSE_MISTAKES = [
     (
         "reference",
         "across=tru",
-        "reference: 'across=tru': must be one of the arms (across=false, across=true); "
+        "reference: 'across=tru': must be one of the space's arms (across=false, across=true); "
         "did you mean 'across=true'?",
     ),
     (
@@ -789,6 +789,15 @@ def test_rivals_are_arms_after_those_of_the_space(tmp_path: Path) -> None:
     assert study.arm(study.arms()[-1]) == "hourglass_8"
     assert study.network({"rival": "hourglass_8"}).to_dict() == {"rival": "hourglass_8"}
     assert study.reference_arm != "hourglass_8"
+    named = changed(square, "space.vary", {"fusion": {"arms": {"hourglass_8": {"final": False}}}})
+    with pytest.raises(InputError, match=r"rivals.0: 'hourglass_8': is the name of an arm too"):
+        load_study(written(tmp_path, changed(named, "rivals", ["hourglass_8"])))
+    rival = changed(square, "rivals", ["hourglass_8"])
+    with pytest.raises(InputError, match="reference: 'hourglass_8': must be one of the space's"):
+        load_study(written(tmp_path, changed(rival, "reference", "hourglass_8")))
+    deep = changed(rival, "objectives", ["metrics.ap", "profile.depth"])
+    with pytest.raises(InputError, match=r"objectives.1: 'profile.depth': is not known of rivals"):
+        load_study(written(tmp_path, deep))
     twice = changed(square, "rivals", ["hourglass_8", "hourglass_8"])
     with pytest.raises(InputError, match=r"rivals: .*: must not repeat a name"):
         load_study(written(tmp_path, twice))

@@ -48,6 +48,20 @@ def test_a_limit_tells_the_share_that_meets_it_and_the_smallest_value() -> None:
     assert "this limit cannot be met" in text
 
 
+def test_limits_that_cannot_be_met_together_are_said_to_be() -> None:
+    # The widest network has the fewest parameters of all where it has the fewest stages.
+    arms = {"wide": {"width": 32, "num_stages": 2}, "deep": {"width": 12, "num_stages": 4}}
+    found = survey(space({"shape": {"arms": arms}}), **SETTING)
+    (wide, deep) = (cost(hrnet(**SMALL | arguments), **SETTING) for arguments in arms.values())
+    assert wide.macs > deep.macs
+    assert wide.params < deep.params
+    limits = {"profile.macs": deep.macs, "profile.params": wide.params}
+    text = render(survey(space({"shape": {"arms": arms}}), **SETTING, limits=limits), **SETTING)
+    assert text.count("50.0 % of the networks") == 2
+    assert "all limits: cannot be met together" in text
+    assert found.feasible == 1
+
+
 def test_given_limits_overrule_those_of_the_space() -> None:
     tight = space(WIDTHS, {"profile.macs": 1})
     found = survey(tight, **SETTING, limits={"profile.macs": 1e12})
@@ -107,11 +121,11 @@ def test_a_large_space_is_sampled_from_a_seed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_histogram_counts_every_network() -> None:
-    values = [1e9 * 1.1**place for place in range(30)]
+    values = [1e9 * 1.1**place for place in range(30)]  # more than there are rows
     rows = histogram(values)[1:]
     counts = [int(row.split()[-1].replace(",", "")) for row in rows]
     assert sum(counts) == 30
-    assert histogram([2e9, 2e9]) == ["all have 2 GMACs"]
+    assert histogram([2e9, 2e9, 3e9]) == ["GMACs of each: 2  3"]
 
 
 def test_a_survey_is_complete_only_if_all_was_looked_at() -> None:

@@ -26,17 +26,22 @@ def test_a_preset_has_the_settings_of_its_task() -> None:
 
 def test_a_rival_has_the_settings_of_a_task_it_is_for() -> None:
     assert find_target("hourglass_8", task="pose").what == RIVALS["hourglass_8"]
-    assert find_target("pspnet_resnet101", task="pose").setting == ("v2", 19, (1024, 2048))
+    assert find_target("pspnet_resnet101", task=None).setting == ("v2", 19, (1024, 2048))
+    with pytest.raises(InputError, match="--task: 'pose': pspnet_resnet101 is for segmentation"):
+        find_target("pspnet_resnet101", task="pose")
 
 
 def test_a_study_brings_its_own_settings_and_a_space_takes_those_of_the_task() -> None:
-    study = find_target(str(ROOT / "studies" / "smoke.yaml"), task="classification")
+    smoke = str(ROOT / "studies" / "smoke.yaml")
+    study = find_target(smoke, task=None)
     assert isinstance(study.what, Space)
     assert study.setting == ("v1", 17, (32, 32))
-    tiny = find_target(str(ROOT / "spaces" / "fusion_tiny.yaml"), task="segmentation")
-    assert isinstance(tiny.what, Space)
-    assert tiny.what.base["task"] == "segmentation"
-    assert tiny.setting == ("v2", 19, (1024, 2048))
+    with pytest.raises(InputError, match="--task: 'pose': is for spaces"):
+        find_target(smoke, task="pose")
+    full = find_target(str(ROOT / "spaces" / "hrnet_full.yaml"), task="segmentation")
+    assert isinstance(full.what, Space)
+    assert full.what.base["task"] == "segmentation"
+    assert full.setting == ("v2", 19, (1024, 2048))
 
 
 def test_a_spec_is_read_bare_or_from_an_exported_folder(tmp_path: Path) -> None:
@@ -58,6 +63,7 @@ def test_a_spec_is_read_bare_or_from_an_exported_folder(tmp_path: Path) -> None:
         ('{"arch": {}}', "arch.json: stem_channels: is missing"),
         ("SPEC", "arch.json: head: 3: must be the name of a head"),
         ("\udcff", "arch.json: is not readable JSON"),
+        ("9" * 5000, "arch.json: is not readable JSON"),
     ],
 )
 def test_a_broken_file_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:

@@ -128,6 +128,9 @@ def test_unknown_names_and_parts(tmp_path: Path) -> None:
     assert message(lambda: save_weights(net, tmp_path / "a.pth", names="timm")).startswith("names")
     assert message(lambda: load_state(net, official(net), parts="head")).startswith("parts")
     assert message(lambda: load_state(nn.Linear(1, 1), {}, parts="body")).startswith("parts")
+    assert message(lambda: load_weights(net, tmp_path / "none.pth", parts="bodyy")) == (
+        "parts: 'bodyy': must be all, or for an HRNet body; did you mean 'body'?"
+    )
 
 
 # --- official lists -----------------------------------------------------------------------------
@@ -307,7 +310,16 @@ def test_no_file(tmp_path: Path) -> None:
     assert text == f"{tmp_path / 'pose.pt'}: is no file; did you mean 'pose.pth'?"
     nowhere = tmp_path / "a" / "pose.pt"
     assert message(lambda: load_weights(filled(tiny()), nowhere)) == f"{nowhere}: is no file"
-    assert "is no file" in message(lambda: load_weights(filled(tiny()), tmp_path))
+
+
+def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    for folder in (tmp_path, Path("."), tmp_path / "pose.pth"):
+        folder.mkdir(exist_ok=True)
+        text = message(lambda path=folder: load_weights(filled(tiny()), path))
+        assert text == f"{folder}: is a folder, not a file"
+    # nor is a folder proposed for a file
+    text = message(lambda: load_weights(filled(tiny()), tmp_path / "pose.pt"))
+    assert text == f"{tmp_path / 'pose.pt'}: is no file"
 
 
 def test_mismatch_names_entries_and_shapes(tmp_path: Path) -> None:
@@ -324,6 +336,95 @@ def test_mismatch_names_entries_and_shapes(tmp_path: Path) -> None:
         "body.bn2.weight (ours (8,), theirs (9,))"
     )
     assert same(net, before)
+
+
+def with_one(value: float, dtype: torch.dtype = torch.float32) -> Callable[[Tensor], Tensor]:
+    def change(entry: Tensor) -> Tensor:
+        entry = entry.to(dtype, copy=True)
+        entry.view(-1)[-1] = value
+        return entry
+
+    return change
+
+
+NO_WEIGHTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "sparse": (lambda entry: entry.to_sparse(), "must be a dense tensor"),
+    "csr": (lambda entry: entry.flatten(1).to_sparse_csr(), "must be a dense tensor"),
+    "nested": (lambda e: torch.nested.nested_tensor([e, e]), "must be a dense tensor"),
+    "meta": (lambda entry: entry.to("meta"), "is on the meta device: it has no values"),
+    "bool": (
+        lambda entry: entry > 0,
+        "must be of floating-point numbers, is torch.bool",
+    ),
+    "int64": (lambda e: e.long(), "must be of floating-point numbers, is torch.int64"),
+    "complex": (
+        lambda entry: entry.to(torch.complex64),
+        "must be of floating-point numbers, is torch.complex64",
+    ),
+    "nan": (
+        with_one(float("nan")),
+        "must be finite numbers in torch.float32, has infinite ones or NaN",
+    ),
+    "infinite": (
+        with_one(float("-inf"), torch.float16),
+        "must be finite numbers in torch.float32, has infinite ones or NaN",
+    ),
+    "too large": (
+        with_one(1e300, torch.float64),
+        "must be finite numbers in torch.float32, has infinite ones or NaN",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_an_entry_that_holds_no_weights_is_refused_by_name(kind: str) -> None:
+    change, rule = NO_WEIGHTS[kind]
+    net, before = filled(tiny()), filled(tiny())
+    state = official(filled(tiny(), seed=1))
+    name = "stage4.0.branches.3.0.conv2.weight"  # not the first
+    state[name] = change(state[name])
+    assert message(lambda: load_state(net, state)) == f"{name}: {rule}"
+    assert message(lambda: load_state(net, state, parts="body")) == f"{name}: {rule}"
+    assert same(net, before)
+
+
+def test_the_file_of_an_entry_without_weights_is_named(tmp_path: Path) -> None:
+    state = official(filled(tiny()))
+    state["final_layer.bias"] = torch.full((3,), float("nan"))
+    torch.save(state, tmp_path / "a.pth")
+    net, before = filled(tiny(), seed=1), filled(tiny(), seed=1)
+    text = message(lambda: load_weights(net, tmp_path / "a.pth"))
+    assert text.startswith(f"{tmp_path / 'a.pth'}: final_layer.bias: must be finite")
+    assert same(net, before)
+    load_weights(net, tmp_path / "a.pth", parts="body")  # which does not read it
+    assert same(net.head, before.head)
+    assert same(net.body, filled(tiny()).body)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1j])
+def test_a_count_of_batches_is_a_number_too(value: complex) -> None:
+    state = official(filled(tiny()))
+    state["bn2.num_batches_tracked"] = torch.tensor(value)
+    assert message(lambda: load_state(filled(tiny()), state)).startswith("bn2.num_batches_tracked")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_converted(dtype: torch.dtype) -> None:
+    net, source = filled(tiny()), filled(tiny(), seed=1)
+    load_state(net, {name: entry.to(dtype) for name, entry in official(source).items()})
+    theirs = source.state_dict()
+    for name, entry in net.state_dict().items():
+        assert torch.equal(entry, theirs[name].to(dtype).to(entry.dtype))
+
+
+def test_a_network_without_values_is_refused(tmp_path: Path) -> None:
+    save_weights(filled(tiny()), tmp_path / "a.pth")
+    with torch.device("meta"):
+        net = build(tiny(), head="v1", num_outputs=3)
+    rule = "the network must not be on the meta device, which keeps no values"
+    assert message(lambda: load_state(net, official(filled(tiny())))) == rule
+    assert message(lambda: load_weights(net, tmp_path / "a.pth")) == rule
 
 
 def test_at_most_three_examples() -> None:

@@ -1,6 +1,6 @@
 """Representation heads as modules. Their layers are listed in `blueprint`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
@@ -50,7 +50,7 @@ def pooled(x: Tensor) -> Tensor:
 class HeadV1(nn.Module):
     """HRNetV1: a 1x1 convolution on one map (section 3.3, Fig. 4a)."""
 
-    def __init__(self, layers: Mapping[str, Chain], align_corners: bool) -> None:
+    def __init__(self, layers: Mapping[str, Chain]) -> None:
         super().__init__()
         self.final_layer = chain(layers["final_layer"])[0]
 
@@ -59,11 +59,20 @@ class HeadV1(nn.Module):
         return self.final_layer(xs[0])
 
 
-class HeadV2(nn.Module):
-    """HRNetV2: all maps enlarged and concatenated, then two 1x1 convolutions (Fig. 4b).
+class HeadV1h(nn.Module):
+    """HRNetV1h: one map, widened, then a 1x1 convolution (Fig. 10)."""
 
-    With one map it is HRNetV1h.
-    """
+    def __init__(self, layers: Mapping[str, Chain]) -> None:
+        super().__init__()
+        self.last_layer = chain(layers["last_layer"])
+
+    def forward(self, xs: list[Tensor]) -> Tensor:
+        """One (B, C_r, H_r, W_r) -> (B, K, H_r, W_r)."""
+        return self.last_layer(xs[0])
+
+
+class HeadV2(nn.Module):
+    """HRNetV2: all maps enlarged and concatenated, then two 1x1 convolutions (Fig. 4b)."""
 
     def __init__(self, layers: Mapping[str, Chain], align_corners: bool) -> None:
         super().__init__()
@@ -148,7 +157,7 @@ class HeadV2p(nn.Module):
 class HeadC(nn.Module):
     """HRNet-C: maps widened, added from high to low resolution, pooled (Fig. 11)."""
 
-    def __init__(self, layers: Mapping[str, Chain], align_corners: bool) -> None:
+    def __init__(self, layers: Mapping[str, Chain]) -> None:
         super().__init__()
         self.incre_modules = _rows(layers, "incre_modules.")
         self.downsamp_modules = _rows(layers, "downsamp_modules.")
@@ -167,7 +176,7 @@ class HeadC(nn.Module):
 class HeadCi(nn.Module):
     """HRNet-Ci: every map pooled, all concatenated (Table 16)."""
 
-    def __init__(self, layers: Mapping[str, Chain], align_corners: bool) -> None:
+    def __init__(self, layers: Mapping[str, Chain]) -> None:
         super().__init__()
         self.classifier = linear(layers["classifier"])
 
@@ -179,7 +188,7 @@ class HeadCi(nn.Module):
 class HeadCii(nn.Module):
     """HRNet-Cii: every map brought to the lowest resolution, concatenated, pooled (Table 16)."""
 
-    def __init__(self, layers: Mapping[str, Chain], align_corners: bool) -> None:
+    def __init__(self, layers: Mapping[str, Chain]) -> None:
         super().__init__()
         self.downsamp_modules = _rows(layers, "downsamp_modules.")
         self.classifier = linear(layers["classifier"])
@@ -199,9 +208,9 @@ def _rows(layers: Mapping[str, Chain], prefix: str) -> nn.ModuleList:
     return nn.ModuleList(chain(row) for name, row in layers.items() if name.startswith(prefix))
 
 
-MODULES: Mapping[str, type[nn.Module]] = {
+MODULES: Mapping[str, Callable[..., nn.Module]] = {  # a key of `blueprint.HEADS` -> its module
     "v1": HeadV1,
-    "v1h": HeadV2,
+    "v1h": HeadV1h,
     "v2": HeadV2,
     "ocr": HeadOCR,
     "v2p": HeadV2p,

@@ -30,7 +30,8 @@ class Network(nn.Module):
         self.spec, self.head_name = canonical(spec, head), head
         layers = head_of(head).layers(self.spec, num_outputs)
         self.body = HRNet(self.spec, reads=reads(self.spec, head))
-        self.head = MODULES[head](layers, self.spec.align_corners)
+        resizing = (self.spec.align_corners,) if head_of(head).resizes else ()
+        self.head = MODULES[head](layers, *resizing)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = self.spec.bn_momentum

@@ -8,6 +8,7 @@ H and W are an image's height and width in pixels.
 from ..arch import ArchSpec
 from ..cost import PAPER_GFLOP, Size, cost
 from ..model import build
+from ..result import closed_form
 from ..rivals import Rival
 from .counters import count_flop_counter
 from .latency import median_latency
@@ -39,21 +40,20 @@ def profile(
         InputError: There is no such head, a number is not a whole one of at least 1, the spec
             lacks a map that the head reads, or the image is too small.
     """
-    costs: dict[str, float]
     if isinstance(spec, Rival):
         from ..baselines import rival
 
         net = rival(spec.key, num_outputs)
         counted = count_flop_counter(net, input_size)
+        macs = counted.conv + counted.linear
         costs = {
             "params": sum(p.numel() for p in net.parameters()),
-            "macs": counted.conv + counted.linear,
+            "macs": macs,
+            "paper_gflops": macs / PAPER_GFLOP,
             "memory": peak_memory(net, input_size),
         }
     else:
         closed = cost(spec, head=head, num_outputs=num_outputs, input_size=input_size)
-        names = ("params", "macs", "activations", "kernels", "depth", "memory")
-        costs = {name: getattr(closed, name) for name in names}
+        costs = {key.partition(".")[2]: value for key, value in closed_form(closed).items()}
         net = build(spec, head=head, num_outputs=num_outputs)
-    latency = median_latency(net, input_size)
-    return {**costs, "paper_gflops": costs["macs"] / PAPER_GFLOP, "latency": latency}
+    return {**costs, "latency": median_latency(net, input_size)}

@@ -3,7 +3,9 @@
 import contextlib
 import copy
 import importlib.util
+import platform
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -56,6 +58,15 @@ def attempt(run: Callable[[], Found], *packages: str) -> Found | str:
     except Exception as error:  # a tool that fails on a network must not hide the others
         first_line = str(error).partition("\n")[0]
         return f"failed: {type(error).__name__}: {first_line}"
+
+
+def cpu_name() -> str:
+    """The processor as the system names it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 @contextlib.contextmanager

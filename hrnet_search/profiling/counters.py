@@ -75,17 +75,29 @@ class Count:
         return sum(n for name, n in self.by_operator.items() if name in names)
 
 
-def counts(net: nn.Module, input_size: Size, on_step: OnStep = silent) -> list[Count]:
-    """Multiply-adds of one image by each tool, in evaluation, in which batches have no part."""
+def counts(
+    net: nn.Module, input_size: Size, on_step: OnStep = silent, *, lack: str = ""
+) -> list[Count]:
+    """Multiply-adds of one image by each tool, in evaluation, in which batches have no part.
+
+    Args:
+        net: Any network.
+        input_size: (H, W) in pixels.
+        on_step: Is told of each step before it begins.
+        lack: Why no pass on real tensors may be run, else empty.
+    """
     rows = []
     for name, (package, count) in TOOLS.items():
+        if lack and name in ON_TENSORS:
+            rows.append(Count(name, missing=lack))
+            continue
         on_step(f"counting with {name}")
         found = attempt(functools.partial(count, net, input_size), package)
         rows.append(Count(name, missing=found) if isinstance(found, str) else found)
     return rows
 
 
-def closed_form(cost: Cost) -> Count:
+def count_closed_form(cost: Cost) -> Count:
     """The closed form as a `Count`; what is element-wise stays out of its total."""
     shares = {"conv": cost.conv_macs, "linear": cost.linear_macs, "matmul": cost.matmul_macs}
     note = f"without {cost.elementwise_macs:,} of BatchNorm, resizing, pooling and products of maps"
@@ -182,6 +194,7 @@ TOOLS: Mapping[str, tuple[str, Callable[[nn.Module, Size], Count]]] = {  # name 
     "ptflops, aten": ("ptflops", count_ptflops_aten),
     "ptflops, pytorch": ("ptflops", count_ptflops_pytorch),
 }
+ON_TENSORS = {"fvcore", "ptflops, pytorch"}  # those that run a pass; the others need no memory
 
 
 def _whole(shares: Mapping[str, float]) -> dict[str, int]:

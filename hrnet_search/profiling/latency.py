@@ -57,15 +57,26 @@ def median_latency(net: nn.Module, input_size: Size) -> float:
         )
 
 
-def latencies(net: nn.Module, input_size: Size, on_step: OnStep = silent) -> list[Latency]:
-    """Latency in each backend that is at hand; the others say why they are not."""
-    from ..training import _has_bfloat16
+def latencies(
+    net: nn.Module, input_size: Size, on_step: OnStep = silent, *, lack: str = ""
+) -> list[Latency]:
+    """Latency in each backend that is at hand; the others say why they are not.
 
+    Args:
+        net: Any network.
+        input_size: (H, W) in pixels.
+        on_step: Is told of each step before it begins.
+        lack: Why no pass may be run, else empty.
+    """
+    from ..training import has_bfloat16
+
+    if lack:
+        return [Latency(backend, missing=lack) for backend in (*EAGER, ONNX)]
     rows = []
     with one_thread():
         for backend, (dtype, layout) in EAGER.items():
             on_step(f"latency: {backend}")
-            if dtype is torch.bfloat16 and not _has_bfloat16("cpu"):
+            if dtype is torch.bfloat16 and not has_bfloat16("cpu"):
                 reason = "not available: the hardware has no bfloat16 arithmetic"
                 rows.append(Latency(backend, missing=reason))
             else:

@@ -1,17 +1,14 @@
 """Everything that can be measured of one network."""
 
-import contextlib
 import os
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..cost import Cost, Size
-from .base import OnStep, one_thread, silent
-from .counters import Count, closed_form, counts
+from .base import OnStep, cpu_name, one_thread, silent
+from .counters import Count, count_closed_form, counts
 from .latency import Latency, latencies
 from .memory import Memory, peaks
 
@@ -31,7 +28,9 @@ class Measurement:
 def measure(
     net: nn.Module, input_size: Size, *, cost: Cost | None = None, on_step: OnStep = silent
 ) -> Measurement:
-    """Count, weigh and time a network. It is left as it was.
+    """Weigh, count and time a network. It is left as it was.
+
+    Where a forward pass would not fit into free memory, what needs one is missing.
 
     Args:
         net: Any module from images (1, 3, H, W) to tensors, nested as it likes.
@@ -39,23 +38,16 @@ def measure(
         cost: Its closed form for the same size, if it has one.
         on_step: Is told of each step before it begins.
     """
-    counted = [closed_form(cost)] if cost else []
+    counted = [count_closed_form(cost)] if cost else []
     weighed = [Memory("training", "closed form", cost.memory)] if cost else []
     with one_thread():
-        counted += counts(net, input_size, on_step)
         weighed += peaks(net, input_size, on_step)
-    timed = latencies(net, input_size, on_step)
+        lack = next((row.missing for row in weighed if row.step == "inference" and row.missing), "")
+        counted += counts(net, input_size, on_step, lack=lack)
+    timed = latencies(net, input_size, on_step, lack=lack)
     num_params = sum(p.numel() for p in net.parameters())
     return Measurement(input_size, num_params, _machine(), counted, weighed, timed)
 
 
 def _machine() -> str:
-    return f"{_cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__}"
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return f"{cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__}"

@@ -26,7 +26,16 @@ from ..study import Study
 from .display import Display
 from .ledger import Ledger, set_aside
 
-PACKAGES = ("torch", "ray", "optuna", "fvcore", "numpy", "pycocotools")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation-models-pytorch",
+    "ray",
+    "optuna",
+    "numpy",
+    "pycocotools",
+)
 MAX_IDLE_ROUNDS = 3  # restarts of Ray in which no trial ended, before giving up
 OBJECT_STORE = 100 * 2**20  # bytes; data reaches the trials by memory map, not through Ray
 
@@ -243,6 +252,8 @@ def _ray(jobs: int) -> Iterator[None]:
 
 
 def _environment(jobs: int, command: str) -> dict[str, Any]:
+    from ..profiling.base import cpu_name
+
     return {
         "command": command,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -251,20 +262,12 @@ def _environment(jobs: int, command: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "jobs": jobs,
         "threads_per_trial": 1,
         "git": _git_commit(),
     }
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _git_commit() -> str | None:

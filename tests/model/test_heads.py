@@ -10,7 +10,6 @@ from hrnet_search.arch import ArchSpec, hrnet
 from hrnet_search.blueprint import HEADS
 from hrnet_search.errors import InputError
 from hrnet_search.model import Network, build, init_weights
-from hrnet_search.model.heads import HeadV2
 
 BATCH, OUTPUTS = 2, 3
 SIZES = [(97, 131), (480, 854)]
@@ -130,12 +129,20 @@ def test_align_corners_changes_the_heads_that_enlarge_maps(head: str) -> None:
     assert torch.equal(first, second) is (head not in ("v2", "ocr", "v2p", "v2p_s2"))
 
 
-def test_v1h_is_v2_on_one_map() -> None:
-    net = network("v1h", output_branch=1)
-    assert isinstance(net.head, HeadV2)
-    first, _, _, last = net.head.last_layer
-    assert (first.in_channels, first.out_channels) == (6, 3 + 6 + 12 + 24)
+def test_v1h_widens_one_map_to_the_channels_of_v2() -> None:
+    first, _, _, last = network("v1h").head.last_layer
+    assert (first.in_channels, first.out_channels) == (3, 3 + 6 + 12 + 24)
     assert (last.in_channels, last.out_channels) == (45, OUTPUTS)
+
+
+@pytest.mark.parametrize("change", [{"final": False}, {"width_ratios": (1, 2, 4, 16)}])
+def test_the_width_of_v1h_does_not_hang_on_other_branches(change: dict[str, Any]) -> None:
+    assert network("v1h", **change).head.last_layer[0].out_channels == 45
+
+
+def test_v1h_reads_the_map_that_is_asked_for() -> None:
+    net = network("v1h", output_branch=1)
+    assert net.head.last_layer[0].in_channels == 6
     assert net.eval()(image(64, 64)).shape == (BATCH, OUTPUTS, 8, 8)
 
 

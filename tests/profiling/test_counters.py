@@ -17,7 +17,7 @@ from hrnet_search.profiling.base import meta_copy
 from hrnet_search.profiling.counters import (
     TOOLS,
     Count,
-    closed_form,
+    count_closed_form,
     count_flop_counter,
     count_fvcore,
     count_ptflops_aten,
@@ -54,7 +54,7 @@ def test_multiply_adds_of_small_v1_segmentation_are_the_official_count() -> None
 def test_closed_form_fvcore_and_torchs_own_counter_agree_to_the_unit(name: str) -> None:
     net, size = network(name), (67, 83)
     found = (
-        closed_form(cost_of(name, size)),
+        count_closed_form(cost_of(name, size)),
         count_fvcore(net, size),
         count_flop_counter(net, size),
     )
@@ -68,7 +68,7 @@ def test_closed_form_fvcore_and_torchs_own_counter_agree_to_the_unit(name: str) 
 def test_ptflops_counts_biases_too_and_its_pytorch_backend_more(name: str) -> None:
     pytest.importorskip("ptflops")
     net, size = network(name), (64, 64)
-    closed = closed_form(cost_of(name, size))
+    closed = count_closed_form(cost_of(name, size))
     aten, modules = count_ptflops_aten(net, size), count_ptflops_pytorch(net, size)
     assert 1 <= aten.total / closed.total < 1.03  # the tiny networks' biases
     assert aten.conv == modules.conv

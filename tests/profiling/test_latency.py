@@ -75,7 +75,7 @@ def test_repeats_are_bounded_by_time(
 def test_latencies_name_backend_threads_repeats_and_what_is_not_available(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "_has_bfloat16", lambda device: False)
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: False)
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n: None if n == "onnxruntime" else real(n)
@@ -95,7 +95,7 @@ def test_latencies_name_backend_threads_repeats_and_what_is_not_available(
 
 
 def test_bfloat16_runs_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_has_bfloat16", lambda device: True)
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: True)
     seen = []
 
     class Watch(nn.Conv2d):

@@ -9,7 +9,7 @@ from small_networks import cost_of, network
 
 from hrnet_search.profiling import counters, latency, measure, memory, render
 from hrnet_search.profiling.base import MIB
-from hrnet_search.profiling.counters import TOOLS, Count, closed_form
+from hrnet_search.profiling.counters import TOOLS, Count, count_closed_form
 from hrnet_search.profiling.latency import EAGER, ONNX
 from hrnet_search.profiling.memory import METHODS
 
@@ -27,7 +27,7 @@ def test_a_measurement_goes_to_json_and_to_text(monkeypatch: pytest.MonkeyPatch)
         *((s, m) for s in ("training", "inference") for m in METHODS if m != "closed form"),
     ]
     text = render(found)
-    assert f"{closed_form(cost_of('v1', (64, 64))).conv:,}" in text
+    assert f"{count_closed_form(cost_of('v1', (64, 64))).conv:,}" in text
     for words in ("add x", "meta device", "training   process", "eager, float32, channels-last"):
         assert words in text
     assert max(map(len, text.splitlines())) < 400
@@ -55,10 +55,33 @@ def test_each_step_is_told_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(latency, "_onnx_session", runs("export", lambda: None))
     monkeypatch.setattr(latency, "_times", runs("ONNX", (1, [1.0])))
     measure(network("v1"), (64, 64), on_step=heard.append)
-    expected = [line for name in TOOLS for line in (f"counting with {name}", f"runs {name}")]
+    expected = []
     for step in ("training", "inference"):
         for method in ("meta device", "tensors", "process"):
             expected += [f"memory of {step}: {method}", f"runs {method}"]
+    for name in TOOLS:
+        expected += [f"counting with {name}", f"runs {name}"]
     expected += [f"latency: {next(iter(EAGER))}", "runs eager"]
     expected += ["exporting to ONNX", "runs export", f"latency: {ONNX}", "runs ONNX"]
     assert heard == expected
+
+
+def test_what_needs_a_pass_that_does_not_fit_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Any:
+        raise AssertionError("a pass on real tensors")
+
+    monkeypatch.setattr(memory, "_free_bytes", lambda: 1000)
+    for module in (counters, latency, memory):
+        monkeypatch.setattr(module, "real_copy", fail)
+    heard: list[str] = []
+    found = measure(network("v1"), (64, 64), cost=cost_of("v1", (64, 64)), on_step=heard.append)
+    assert not any(step.startswith(("latency", "exporting", "counting with fv")) for step in heard)
+    (reason,) = {row.missing for row in found.memory if row.step == "inference" and row.missing}
+    assert reason.startswith("needs more than ")
+    assert [row.missing for row in found.latencies] == [reason] * (len(EAGER) + 1)
+    counted = dict(zip(("closed form", *TOOLS), found.counts, strict=True))
+    for name in ("fvcore", "ptflops, pytorch"):
+        assert (counted[name].missing, counted[name].total) == (reason, 0)
+    closed = counted["closed form"]
+    assert counted["torch.utils.flop_counter"].conv == closed.conv > 0
+    assert f"fvcore: {reason}" in render(found)
