@@ -545,7 +545,7 @@ def edge_set(name: str, branches: int) -> tuple[Edge, ...]:
         pair = (int(source), int(target))
         if pair not in pairs:
             rule = (
-                f"must join two different branches; a stage of {branches} has 0 to {branches - 1}"
+                f"must join two different branches; {branches} here, 0 to {branches - 1}"
             )
             raise InputError(rule, key="edges", value=text)
         chosen.append(pair)

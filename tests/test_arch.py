@@ -363,11 +363,11 @@ CHOICE = "must be one of nearest, bilinear"
         ({"edges": [[3], "all", "all"]}, f"edges: 3: {PAIRS}"),
         (
             {"edges": "3>2"},
-            "edges: '3>2': must join two different branches; a stage of 2 has 0 to 1",
+            "edges: '3>2': must join two different branches; 2 here, 0 to 1",
         ),
         (
             {"edges": "1>1"},
-            "edges: '1>1': must join two different branches; a stage of 2 has 0 to 1",
+            "edges: '1>1': must join two different branches; 2 here, 0 to 1",
         ),
         ({"task": "pos"}, f"task: 'pos': {TASKS}; did you mean 'pose'?"),
         (
