@@ -544,9 +544,7 @@ def edge_set(name: str, branches: int) -> tuple[Edge, ...]:
             raise InputError(rule, key="edges", value=name, nearest=near)
         pair = (int(source), int(target))
         if pair not in pairs:
-            rule = (
-                f"must join two different branches; {branches} here, 0 to {branches - 1}"
-            )
+            rule = f"must join two different branches; {branches} here, 0 to {branches - 1}"
             raise InputError(rule, key="edges", value=text)
         chosen.append(pair)
     if not chosen:
