@@ -150,7 +150,7 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
 
     folder = export_winner(run, reports, trial=options.trial)
     if folder is None:
-        raise InputError("no trial is complete yet", file=run)
+        raise InputError("no trial of an HRNet is complete yet", file=run)
     print(f"Exported: {folder}")
     return DONE
 
