@@ -311,6 +311,7 @@ def test_shares_of_w32_are_the_sums_done_by_hand() -> None:
 
 # --- refusals ----------------------------------------------------------------------------------
 
+PAIR = "must be (height, width) in pixels"
 COUNT = "must be a whole number of at least 1"
 
 
@@ -325,8 +326,19 @@ COUNT = "must be a whole number of at least 1"
         ({"num_outputs": 0}, f"num_outputs: 0: {COUNT}"),
         ({"num_outputs": True}, f"num_outputs: True: {COUNT}"),
         ({"num_outputs": 17.0}, f"num_outputs: 17.0: {COUNT}"),
-        ({"input_size": (256.0, 192)}, f"input_size: 256.0: {COUNT}"),
-        ({"input_size": (256, 0)}, f"input_size: 0: {COUNT}"),
+        (
+            {"input_size": (256.0, 192)},
+            f"input_size: (256.0, 192): {PAIR}",
+        ),
+        (
+            {"input_size": (256, 192, 3)},
+            f"input_size: (256, 192, 3): {PAIR}",
+        ),
+        ({"input_size": 256}, f"input_size: 256: {PAIR}"),
+        (
+            {"input_size": (256, 0)},
+            "input_size: (256, 0): must be at least 32 x 32 pixels for this network and head v1",
+        ),
         (
             {"input_size": (256, 31)},
             "input_size: (256, 31): must be at least 32 x 32 pixels for this network and head v1",
