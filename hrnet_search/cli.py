@@ -195,6 +195,8 @@ def _profile(options: argparse.Namespace, _: list[str]) -> int:
     if isinstance(target.what, Rival) and options.head:
         raise InputError(f"{target.name} has its own", key="--head", value=options.head)
     if isinstance(target.what, Space):
+        if options.count:
+            raise InputError("is for one network; a space is only counted", key="--count")
         limits = dict(map(_limit, options.limit))
         try:
             check_limits(limits)

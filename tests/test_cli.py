@@ -210,6 +210,7 @@ def test_profile_of_a_network_shows_every_counter(
         (["profile", str(SMOKE), "--limit", "profile.macs"], "--limit: 'profile.macs': must be ME"),
         (["profile", str(SMOKE), "--input", "8x8"], "space: builds no network at all: input_size"),
         (["profile", "resnet50", "--head", "v2"], "--head: 'v2': resnet50 has its own"),
+        (["profile", str(SMOKE), "--count"], "--count: is for one network; a space is only count"),
         (["profile", "resnet50", "--count"], "--count: 'resnet50': is for HRNets"),
         (["profile", "w32", "--input", "64"], "argument --input: '64': must be HEIGHTxWIDTH"),
         (["tables", "20"], "table: '20': must be one of 1, 2, 3"),
