@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, PolynomialLR
 
-from .study import Train
+from .settings import Train
 from .tasks.base import Task
 
 MOMENTUM = 0.9  # of SGD, in all recipes of the paper (sections 5 and 6)

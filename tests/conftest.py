@@ -1,7 +1,7 @@
 """Fixtures that several test modules share; no test touches the user's own cache."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,8 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hrnet_search import tasks
-from hrnet_search.study import Study, SyntheticPose
+from hrnet_search.settings import SyntheticPose
+from hrnet_search.study import Study
 from hrnet_search.tasks.cache import CACHE_VARIABLE, Prepared
 
 # Always the same examples, and no failure because a machine is busy.
@@ -19,7 +20,13 @@ settings.load_profile("tests")
 
 TINY_POSE_STUDY = {
     "name": "tiny",
-    "task": {"kind": "pose", "loss": "cross_entropy", "sigma": 1.0},
+    "task": {
+        "kind": "pose",
+        "loss": "cross_entropy",
+        "sigma": 1.0,
+        "augmentation": {"scale": 0.0, "rotation": 0.0, "half_body": 0.0},
+        "test": {"flip": False, "joint_score": 0.0},
+    },
     "data": {"kind": "synthetic_pose", "num_train": 48, "num_val": 8, "input_size": [32, 32]},
     "space": {
         "base": {
@@ -66,3 +73,19 @@ def tiny_pose(tiny_study: Study) -> Prepared:
     """Its data, prepared once per session."""
     assert isinstance(tiny_study.data, SyntheticPose)
     return tasks.prepare(tiny_study, lambda done, total: None)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """Folder of real data by name (`coco_mini`, `camvid`); a test without it is skipped.
+
+    They lie in `$HRNET_SEARCH_DATA`, or in `data/` beside the package.
+    """
+    root = Path(os.environ.get("HRNET_SEARCH_DATA", Path(__file__).parents[1] / "data"))
+
+    def find(name: str) -> Path:
+        if not (root / name).is_dir():
+            pytest.skip(f"needs real data: no {name} in {root}; set HRNET_SEARCH_DATA")
+        return root / name
+
+    return find

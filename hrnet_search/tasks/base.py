@@ -1,6 +1,8 @@
 """What training asks of a task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +13,10 @@ from torch import Tensor
 MEAN = torch.tensor([0.485, 0.456, 0.406]) * 255
 STD = torch.tensor([0.229, 0.224, 0.225]) * 255
 
+Predict = Callable[[Tensor], Any]  # images -> what the network puts out, on the CPU or not
+Part = tuple[int, int]  # which of how many processes that share a batch
+WHOLE: Part = (0, 1)
+
 
 class Task(Protocol):
     """Protocol of one task on one data set.
@@ -18,6 +24,7 @@ class Task(Protocol):
     Attributes:
         head: Representation head, a key of `hrnet_search.model.HEADS`.
         num_outputs: Channels the network puts out: joints or classes.
+        num_train: Training samples.
     """
 
     @property
@@ -26,14 +33,29 @@ class Task(Protocol):
     @property
     def num_outputs(self) -> int: ...
 
-    def batch(self, step: int, *, size: int, seed: int) -> tuple[Tensor, Any]:
-        """Training images (B, 3, H, W), normalised, and their targets: a pure function."""
+    @property
+    def num_train(self) -> int: ...
 
-    def loss(self, output: Tensor, target: Any) -> Tensor:
-        """Scalar loss of outputs (B, num_outputs, H/4, W/4)."""
+    def batch(self, step: int, *, size: int, seed: int, part: Part = WHOLE) -> tuple[Tensor, Any]:
+        """Training images (B, 3, H, W), normalised, and their targets: a pure function.
 
-    def evaluate(self, predict: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Metrics on the validation images, keys as in `METRICS` after "metrics."."""
+        Args:
+            step: Number of the batch, from 0.
+            size: Images of the whole batch.
+            seed: Decides the order of the samples and how each is varied.
+            part: (rank, processes): every processes-th sample from the rank-th on.
+        """
+
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """Scalar loss of what the network puts out, in float32, against a batch's targets."""
+
+    def evaluate(self, predict: Predict, *, out: Path | None = None) -> dict[str, float]:
+        """Metrics on the validation images, keys as in `METRICS` after "metrics.".
+
+        Args:
+            predict: The network.
+            out: Folder for the predictions in the data set's own format, and details.
+        """
 
     def preprocessing(self) -> dict[str, Any]:
         """What a user of the network must know: input size, mean, std, names of outputs."""
@@ -58,3 +80,16 @@ def batch_indices(count: int, step: int, *, size: int, seed: int) -> np.ndarray:
     order = np.concatenate([np.random.default_rng((seed, e)).permutation(count) for e in epochs])
     offset = first - epochs[0] * count
     return order[offset : offset + size]
+
+
+def sample_rng(step: int, place: int, *, seed: int) -> np.random.Generator:
+    """Random numbers of one sample of one batch, whichever process makes it."""
+    return np.random.default_rng((seed, step, 2, place))
+
+
+@contextmanager
+def torch_seed(rng: np.random.Generator) -> Iterator[None]:
+    """torch's global generator seeded from `rng`, for torchvision's transforms, then restored."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**32)))
+        yield

@@ -36,6 +36,76 @@ class Prepared:
         """An array of the folder, mapped read-only: all trials share one copy in memory."""
         return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
+    def pixels(self, name: str) -> np.ndarray:
+        """What was appended under that name, flat uint8, mapped read-only."""
+        return np.memmap(self.folder / f"{name}.bin", dtype=np.uint8, mode="r")
+
+    def has(self, name: str) -> bool:
+        """Whether pixels were appended under that name."""
+        return (self.folder / f"{name}.bin").exists()
+
+    def json(self, name: str) -> Any:
+        return read_json(self.folder / f"{name}.json")
+
+
+class Writer:
+    """Fills the folder of `Prepared`; nothing large has to fit into memory.
+
+    Args:
+        folder: Where to write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._digest = hashlib.sha256()
+
+    def array(self, name: str, array: np.ndarray) -> None:
+        """Keep an array."""
+        self.note(np.ascontiguousarray(array).data)
+        with open(self.folder / f"{name}.npy", "wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    def append(self, name: str, pixels: np.ndarray) -> None:
+        """Add uint8 values behind those that were appended under the same name."""
+        data = np.ascontiguousarray(pixels, dtype=np.uint8).data
+        self.note(data)
+        with open(self.folder / f"{name}.bin", "ab") as file:
+            file.write(data)
+
+    def json(self, name: str, value: Any) -> None:
+        """Keep JSON values."""
+        self.note(json.dumps(value, sort_keys=True).encode())
+        write_json(self.folder / f"{name}.json", value, indent=None)
+
+    def note(self, data: Any) -> None:
+        """Let bytes that are kept elsewhere count in the checksum."""
+        self._digest.update(data)
+
+    @property
+    def checksum(self) -> str:
+        return self._digest.hexdigest()[:16]
+
+
+def cached(identity: Mapping[str, Any], make: Callable[[Writer], None]) -> Prepared:
+    """The data that `identity` stands for, made by `make` if it is not there yet.
+
+    Args:
+        identity: Everything the data depends on, as JSON values.
+        make: Writes the data.
+
+    Raises:
+        InputError: The cache folder cannot be written to, or `make` refuses the data.
+    """
+    text = json.dumps(identity, sort_keys=True)
+    folder = cache_folder() / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not (folder / CONTENT).exists():
+        try:
+            _make(folder, identity, make)
+        except OSError as error:
+            rule = f"the cache folder cannot be written to ({error}); set {CACHE_VARIABLE}"
+            raise InputError(rule, value=str(folder.parent)) from None
+    return Prepared(folder, read_json(folder / CONTENT)["checksum"])
+
 
 def cache_folder() -> Path:
     """`$HRNET_SEARCH_CACHE`, or the platform's cache folder for this user."""
@@ -43,40 +113,16 @@ def cache_folder() -> Path:
     return Path(given or platformdirs.user_cache_dir("hrnet-search")).absolute()
 
 
-def cached(identity: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]) -> Prepared:
-    """The arrays that `identity` stands for, made by `make` if they are not there yet.
-
-    Args:
-        identity: Everything the arrays depend on, as JSON values.
-        make: Returns the arrays by name.
-
-    Raises:
-        InputError: The cache folder cannot be written to.
-    """
-    text = json.dumps(identity, sort_keys=True)
-    folder = cache_folder() / hashlib.sha256(text.encode()).hexdigest()[:16]
-    if not (folder / CONTENT).exists():
-        arrays = make()
-        try:
-            _store(folder, identity, arrays)
-        except OSError as error:
-            rule = f"the cache folder cannot be written to ({error}); set {CACHE_VARIABLE}"
-            raise InputError(rule, value=str(folder.parent)) from None
-    return Prepared(folder, read_json(folder / CONTENT)["checksum"])
-
-
-def _store(folder: Path, identity: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def _make(folder: Path, identity: Mapping[str, Any], make: Callable[[Writer], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
     try:
-        digest = hashlib.sha256()
-        for name, array in sorted(arrays.items()):
-            digest.update(np.ascontiguousarray(array).data)
-            with open(temporary / f"{name}.npy", "wb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-        content = {"checksum": digest.hexdigest()[:16], "identity": identity}
+        writer = Writer(temporary)
+        make(writer)
+        for file in temporary.iterdir():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        content = {"checksum": writer.checksum, "identity": identity}
         write_json(temporary / CONTENT, content)
         if folder.is_dir() and not (folder / CONTENT).exists():
             shutil.rmtree(folder)  # something has cleaned up in it

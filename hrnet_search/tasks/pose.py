@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..study import PoseTask
+from ..settings import PoseTask
 from .base import MEAN, STD, batch_indices, normalise
 from .cache import Prepared
 from .synthetic_pose import FLIP_PAIRS, KEYPOINTS, SKELETON

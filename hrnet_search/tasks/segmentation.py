@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..study import SegmentationFolder, SegmentationTask
+from ..settings import SegmentationFolder, SegmentationTask
 from .base import MEAN, STD, batch_indices, normalise
 from .cache import Prepared, cached
 

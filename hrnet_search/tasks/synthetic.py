@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..study import SyntheticPose
+from ..settings import SyntheticPose
 from . import synthetic_pose
 from .cache import Prepared, cached
 

@@ -1,0 +1,229 @@
+"""YAML files into checked models: strict, with one line for whatever is wrong.
+
+An unknown key, a wrong type or an impossible value is refused with file, dotted key, value, rule
+and the nearest valid name.
+"""
+
+import json
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from .errors import InputError, nearest_name
+from .space import KNOB_TAGS, Strict
+
+Model = TypeVar("Model", bound=Strict)
+# Sections and keys of a study that hold paths, relative to the file or the current folder.
+PATHS = (("data", "root"), ("train", "pretrained"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with two traps closed: 1e-3 is a number, and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        if not isinstance(node, yaml.MappingNode):  # "!!map [a]"
+            raise yaml.constructor.ConstructorError(None, None, "is no mapping", node.start_mark)
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} must be a word; put it in quotes", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class Dumper(yaml.SafeDumper):
+    """Puts a text such as 1e3 in quotes, since `_Loader` reads it as a number."""
+
+
+for _side in (_Loader, Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = nearest_name(path.name, _siblings(path))
+        raise InputError("there is no such file", file=path, nearest=near) from None
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
+        raise InputError(f"cannot be read ({error})", file=path) from None
+    raw = _parse_yaml(text, file=path)
+    if not isinstance(raw, dict):
+        raise InputError("must be a mapping of keys to values", file=path)
+    return raw
+
+
+def _siblings(path: Path) -> list[str]:
+    folder = path.parent
+    return [p.name for p in folder.iterdir()] if folder.is_dir() else []
+
+
+def _parse_yaml(text: str, *, file: Path | str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"is not valid YAML: {error.problem}{place}", file=file) from None
+    except (KeyError, AttributeError):  # PyYAML's own, for "!!bool x" and the like
+        raise InputError("is not valid YAML: a value does not fit its tag", file=file) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"is not valid YAML: {error}", file=file) from None
+
+
+def expand_user(path: str) -> Path:
+    """`~` resolved; the home of an unknown user is left as it is, a folder that is not there."""
+    return Path(os.path.expanduser(path))
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Put one entry "dotted.key=value" into the raw mapping; paths are made absolute."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError("must be key=value", file="--set", value=override)
+    value = _parse_yaml(text, file="--set")
+    if key in ("space", *map(".".join, PATHS)) and isinstance(value, str) and value:
+        value = str(expand_user(value).absolute())
+    *parents, last = key.split(".")
+    node: Any = raw
+    for parent in parents:
+        node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        raise InputError("is not inside a mapping", file="--set", key=key)
+    node[last] = value
+
+
+def validate(model: type[Model], raw: Any, file: Path) -> Model:
+    try:
+        # JSON mode: lists stand for sequences, and no other type is converted.
+        text = json.dumps(raw, default=str)
+    except (ValueError, RecursionError):
+        raise InputError("an alias may not stand inside its own anchor", file=file) from None
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise _first_error(model, error, raw).within(file=file) from None
+
+
+def _first_error(model: type[Strict], error: ValidationError, raw: Any) -> InputError:
+    # An unknown key explains a missing one (a typo makes both): say the unknown one.
+    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = errors[0]
+    key = _dotted(first["loc"], raw)
+    context = first.get("ctx", {})
+    inner = context.get("error")
+    if isinstance(inner, InputError):
+        return inner.within(key=key)
+    value = first["input"]
+    if first["type"] == "extra_forbidden":
+        names = _valid_names(model, first["loc"])
+        return InputError("unknown key", key=key, nearest=nearest_name(first["loc"][-1], names))
+    if first["type"] == "missing":
+        return InputError("is missing", key=key)
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _tag_error(key, value, context)
+    if first["type"] == "bool_type" and first["loc"][-1] == "bool":  # first of the kinds of `Value`
+        rule = "must be true or false, a number, text, or a list of these"
+        return InputError(rule, key=_dotted(first["loc"][:-1], raw), value=value)
+    rule = _rule(first["msg"])
+    if first["type"] == "literal_error":
+        near = nearest_name(value, re.findall(r"'([^']*)'", context["expected"]))
+        return InputError(rule, key=key, value=value, nearest=near)
+    if first["type"] == "string_pattern_mismatch":
+        rule = "must be letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    return InputError(rule, key=key, value=value)
+
+
+def _tag_error(key: str, value: Any, context: Mapping[str, Any]) -> InputError:
+    if "discriminator" not in context or "kind" not in str(context["discriminator"]):
+        rule = "must be a mapping with choices, with low and high, or with arms"
+        return InputError(rule, key=key, value=value)
+    key = f"{key}.kind"
+    if "tag" not in context:
+        return InputError("is missing", key=key)
+    names = re.findall(r"'([^']*)'", context["expected_tags"])
+    rule = f"must be one of {', '.join(names)}"
+    return InputError(
+        rule, key=key, value=context["tag"], nearest=nearest_name(context["tag"], names)
+    )
+
+
+def _rule(message: str) -> str:
+    text = message.replace("Input should be ", "must be ").replace(
+        "a valid integer", "a whole number"
+    )
+    text = text.replace("a valid boolean", "true or false").replace("a valid string", "text")
+    text = text.replace("a valid array", "a list").replace("a valid ", "a ")
+    text = text.replace("must be an object", "must be a mapping")
+    return re.sub(r"^\w+ should have (at \w+ \d+ \w+).*", r"must have \1", text)
+
+
+def _dotted(loc: Iterable[int | str], raw: Any) -> str:
+    """The path as a user wrote it: names that pydantic adds for the kind of a union left out."""
+    parts = []
+    steps = list(loc)
+    node = raw
+    for place, step in enumerate(steps):
+        if isinstance(node, dict) and step in node:
+            node = node[str(step)]
+        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+            node = node[step]
+        elif step in KNOB_TAGS or place < len(steps) - 1:
+            continue
+        parts.append(str(step))
+    return ".".join(parts)
+
+
+def _valid_names(model: type[Strict], loc: Sequence[int | str]) -> list[str]:
+    """The keys allowed at the place of an unknown one."""
+    models = [model]
+    for step in loc[:-1]:
+        fields = [m.model_fields[step] for m in models if step in m.model_fields]
+        # A step that is no field is the tag of one model, or an entry of a mapping of them.
+        tagged = [m for m in models if step in _tags(m)]
+        models = [m for field in fields for m in _models_in(field.annotation)] or tagged or models
+    return [name for m in models for name in m.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[Strict]]:
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _tags(model: type[Strict]) -> list[str]:
+    kind = model.model_fields.get("kind")
+    knob = [tag for tag, knob in KNOB_TAGS.items() if knob is model]
+    return knob if kind is None else [*knob, *get_args(kind.annotation)]
+
+
+def check_name(key: str, value: str, valid: Iterable[str]) -> None:
+    names = list(valid)
+    if value not in names:
+        rule = f"must be one of {', '.join(names)}"
+        raise InputError(rule, key=key, value=value, nearest=nearest_name(value, names))
+
+
+def at(raw: Any, *keys: str, default: Any = None) -> Any:
+    """What lies below these keys of nested mappings, or the default."""
+    for key in keys:
+        if not isinstance(raw, dict) or key not in raw:
+            return default
+        raw = raw[key]
+    return raw

@@ -1,0 +1,292 @@
+"""Reading images: from folders or zip files, checked once, kept decoded where they fit.
+
+Shapes: an image is uint8 (H, W, 3) RGB, a label image uint8 (H, W).
+"""
+
+import io
+import itertools
+import math
+import os
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import InputError
+from .cache import Prepared, Writer
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+GIB = 2**30
+SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
+ORIENTATION = 0x0112  # the EXIF tag
+COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
+
+Kind = Literal["image", "label"]
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files below a folder, or inside a .zip file.
+
+    Args:
+        path: The folder or the .zip file.
+    """
+
+    path: Path
+    _zips: dict[int, zipfile.ZipFile] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def is_zip(self) -> bool:
+        return self.path.suffix.lower() == ".zip"
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every file, relative; in a .zip also without its one folder at the top."""
+        if not self.is_zip:
+            found = (p.relative_to(self.path).as_posix() for p in self.path.rglob("*"))
+            return frozenset(found)
+        return frozenset(self._members)
+
+    @cached_property
+    def _members(self) -> dict[str, str]:
+        members = [m for m in self._zip().namelist() if not m.endswith("/")]
+        tops = {m.partition("/")[0] for m in members}
+        strip = len(tops) == 1 and all("/" in m for m in members)
+        return {m.partition("/")[2] if strip else m: m for m in members}
+
+    def has(self, name: str) -> bool:
+        return name in self._members if self.is_zip else (self.path / name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            InputError: There is no such file.
+        """
+        try:
+            if self.is_zip:
+                return self._zip().read(self._members[name])
+            return (self.path / name).read_bytes()
+        except (KeyError, FileNotFoundError):
+            raise InputError("there is no such image", file=self.path / name) from None
+        except (OSError, zipfile.BadZipFile) as error:
+            raise InputError(f"cannot be read ({error})", file=self.path / name) from None
+
+    def fingerprint(self, name: str) -> list[Any]:
+        """What changes when the file does."""
+        file = self.path if self.is_zip else self.path / name
+        try:
+            state = file.stat()
+        except OSError:
+            raise InputError("there is no such image", file=self.path / name) from None
+        return [str(file.resolve()), name, state.st_size, state.st_mtime_ns]
+
+    def _zip(self) -> zipfile.ZipFile:
+        """Opened once per process: a file handle must not be shared by forked ones."""
+        if os.getpid() not in self._zips:
+            try:
+                self._zips[os.getpid()] = zipfile.ZipFile(self.path)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise InputError(f"is not a readable .zip file ({error})", file=self.path) from None
+        return self._zips[os.getpid()]
+
+
+def open_folder(root: Path, name: str, *, key: str) -> Folder:
+    """The folder or .zip file `name` below `root`.
+
+    Raises:
+        InputError: There is none; `key` names the setting.
+    """
+    if not root.is_dir():
+        rule = "there is no such folder; say where the data lies with --set data.root=FOLDER"
+        raise InputError(rule, key="data.root", value=str(root))
+    path = root / name
+    found = path.is_file() if path.suffix.lower() == ".zip" else path.is_dir()
+    if not found:
+        raise InputError(f"there is no such folder or .zip file in {root}", key=key, value=name)
+    return Folder(path)
+
+
+def decode(
+    data: bytes, *, file: Path, kind: Kind, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """An image or a label image from the bytes of a file.
+
+    Greyscale, palette and transparent pictures become RGB. A picture that its EXIF data turns is
+    turned, unless `size` says that the annotations are for the pixels as they are stored.
+
+    Args:
+        data: The file's bytes.
+        file: Named in errors.
+        kind: "image" for RGB, "label" for one 8-bit channel, whose values are kept.
+        size: (H, W) that it must have.
+
+    Raises:
+        InputError: It is broken, of another kind, or of another size.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"is not a readable image ({error})", file=file) from None
+    if kind == "label":
+        if picture.mode not in ("L", "P"):
+            rule = f"is an image of mode {picture.mode}; labels must be 8-bit, one channel"
+            raise InputError(rule, file=file)
+        pixels = np.asarray(picture)
+    else:
+        if picture.mode not in COLOUR_MODES:
+            rule = f"is an image of mode {picture.mode}; convert it to 8 bits per channel"
+            raise InputError(rule, file=file)
+        stored = (picture.height, picture.width)
+        turned = stored[::-1] if picture.getexif().get(ORIENTATION) in SWAPS_SIDES else stored
+        if size is None or turned == size or stored != size:
+            picture = ImageOps.exif_transpose(picture)
+        pixels = np.asarray(picture.convert("RGB"))
+    if size is not None and pixels.shape[:2] != size:
+        given, wanted = (f"{s[1]}x{s[0]}" for s in (pixels.shape, size))
+        raise InputError(f"is {given} pixels, but {wanted} are wanted", file=file)
+    return pixels
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image to prepare.
+
+    Args:
+        folder: Where it is.
+        name: Its path in there.
+        size: (H, W) that annotations say it has, or None.
+    """
+
+    folder: Folder
+    name: str
+    size: tuple[int, int] | None = None
+
+    @property
+    def file(self) -> Path:
+        return self.folder.path / self.name
+
+    def decode(self, kind: Kind, size: tuple[int, int] | None = None) -> np.ndarray:
+        return decode(
+            self.folder.read(self.name), file=self.file, kind=kind, size=size or self.size
+        )
+
+
+def in_order(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+    """`function` of each item in order, computed by threads a little ahead of their use."""
+    threads = min(8, os.cpu_count() or 1)
+    items = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(
+            pool.submit(function, item) for item in itertools.islice(items, 4 * threads)
+        )
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def store(
+    writer: Writer,
+    name: str,
+    sources: Sequence[Source],
+    *,
+    kind: Kind = "image",
+    keep: bool,
+    advance: Callable[[], None],
+    check: Callable[[int, np.ndarray], None] = lambda number, pixels: None,
+) -> None:
+    """Decode and check every image once, and keep its pixels, or where it is.
+
+    Args:
+        writer: Of the prepared data.
+        name: What `Images` will be asked for.
+        sources: The images.
+        kind: "image" or "label".
+        keep: Keep the decoded pixels.
+        advance: Called after every image.
+        check: Called with number and pixels of each; raises what is wrong with them.
+
+    Raises:
+        InputError: An image is missing or broken.
+    """
+    index, offset = [], 0
+    for number, pixels in enumerate(in_order(lambda source: source.decode(kind), sources)):
+        check(number, pixels)
+        index.append((offset, pixels.shape[0], pixels.shape[1]))
+        offset += pixels.shape[0] * pixels.shape[1]
+        if keep:
+            writer.append(name, pixels)
+        else:
+            writer.note(np.ascontiguousarray(pixels).data)
+        advance()
+    writer.array(f"{name}_index", np.array(index, dtype=np.int64).reshape(-1, 3))
+    if not keep:
+        places = [[str(source.folder.path), source.name] for source in sources]
+        writer.json(f"{name}_files", places)
+
+
+class Images(Sequence[np.ndarray]):
+    """The images that `store` prepared, by number: uint8 (H, W, 3) RGB, or labels (H, W).
+
+    Args:
+        data: Prepared data.
+        name: As given to `store`.
+        kind: "image" or "label", as given to `store`.
+    """
+
+    def __init__(self, data: Prepared, name: str, kind: Kind = "image") -> None:
+        self.index, self.kind = data.array(f"{name}_index"), kind
+        self.channels = (3,) if kind == "image" else ()
+        self.pixels = data.pixels(name) if data.has(name) else None
+        self.files = None if self.pixels is not None else data.json(f"{name}_files")
+        self.folders = {path: Folder(Path(path)) for path, _ in self.files or ()}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def size(self, number: int) -> tuple[int, int]:
+        """(H, W) of an image, without reading it."""
+        return int(self.index[number, 1]), int(self.index[number, 2])
+
+    def __getitem__(self, number: Any) -> Any:
+        offset, height, width = (int(value) for value in self.index[number])
+        if self.pixels is not None:
+            shape = (height, width, *self.channels)
+            start = offset * math.prod(self.channels)
+            return self.pixels[start : start + math.prod(shape)].reshape(shape)
+        assert self.files is not None
+        path, name = self.files[number]
+        folder = self.folders[path]
+        size = (height, width)
+        return decode(folder.read(name), file=folder.path / name, kind=self.kind, size=size)
+
+
+def decoded_gib(sources: Iterable[Source], channels: int = 3) -> float:
+    """Memory that the images take decoded, from their headers."""
+    total = 0
+    for source in sources:
+        height, width = source.size or _header(source)
+        total += channels * height * width
+    return total / GIB
+
+
+def _header(source: Source) -> tuple[int, int]:
+    try:
+        with Image.open(io.BytesIO(source.folder.read(source.name))) as picture:
+            return picture.height, picture.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"is not a readable image ({error})", file=source.file) from None
