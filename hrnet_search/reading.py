@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=Strict)
 PATHS = (("data", "root"), ("train", "pretrained"))
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """Safe YAML with two traps closed: 1e-3 is a number, and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -44,10 +44,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """Puts a text such as 1e3 in quotes, since `_Loader` reads it as a number."""
+    """Puts a text such as 1e3 in quotes, since `Loader` reads it as a number."""
 
 
-for _side in (_Loader, Dumper):
+for _side in (Loader, Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
@@ -76,7 +76,7 @@ def _siblings(path: Path) -> list[str]:
 
 def _parse_yaml(text: str, *, file: Path | str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        return yaml.load(text, Loader=Loader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -184,7 +184,7 @@ def _dotted(loc: Iterable[int | str], raw: Any) -> str:
             node = node[str(step)]
         elif isinstance(node, list) and isinstance(step, int) and step < len(node):
             node = node[step]
-        elif step in KNOB_TAGS or place < len(steps) - 1:
+        elif step in KNOB_TAGS or step == at(node, "kind") or place < len(steps) - 1:
             continue
         parts.append(str(step))
     return ".".join(parts)

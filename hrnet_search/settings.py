@@ -343,7 +343,9 @@ class Labelled(Files):
     """What all segmentation data has in common."""
 
     label_set: str = Field(default="", description="Fills in the next four keys, e.g. cityscapes.")
-    class_names: list[str] = Field(min_length=2, description="Names of labels 0, 1, ...")
+    class_names: list[str] = Field(
+        default=[], description="Names of labels 0, 1, ...; needed without a label set."
+    )
     ignore_label: int = Field(default=255, ge=0, le=255, description="Label left out of all.")
     label_map: list[Annotated[int, Field(ge=0, le=255)]] = Field(
         default=[],
@@ -383,6 +385,12 @@ class Labelled(Files):
     @model_validator(mode="after")
     def _consistent(self) -> "Labelled":
         count = len(self.class_names)
+        if not count:
+            raise InputError("is missing", key="class_names")
+        if count < 2:
+            raise InputError(
+                "must have at least 2 items", key="class_names", value=self.class_names
+            )
         if len(set(self.class_names)) < count:
             raise InputError("must not repeat a name", key="class_names")
         if self.ignore_label < count:
@@ -447,8 +455,10 @@ class ImageFolders(Files):
 class Train(Strict):
     """How each network is trained."""
 
-    steps: int = Field(default=0, ge=0, description="Optimiser steps; or say epochs.")
-    epochs: int = Field(default=0, ge=0, description="Passes through the data; or say steps.")
+    steps: int | None = Field(default=None, ge=1, description="Optimiser steps; or say epochs.")
+    epochs: int | None = Field(
+        default=None, ge=1, description="Passes through the data; or say steps."
+    )
     batch_size: int = Field(ge=2, description="Images per step, over all processes.")
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     lr: float = Field(gt=0, description="Largest learning rate.")
@@ -504,11 +514,11 @@ class Train(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
-        if not self.steps and not self.epochs:
-            raise InputError("is missing", key="steps")
         if self.steps and self.epochs:
             raise InputError("cannot be given beside steps", key="epochs", value=self.epochs)
         length = self.steps or self.epochs
+        if length is None:
+            raise InputError("is missing", key="steps")
         unit = "steps" if self.steps else "epochs"
         if self.steps and self.evaluations > self.steps:
             rule = f"cannot be more than steps ({self.steps})"
@@ -539,7 +549,7 @@ class Train(Strict):
 
     def total_steps(self, num_train: int) -> int:
         """Optimiser steps on `num_train` samples; the last batch of all may reach beyond."""
-        return self.steps or -(-self.epochs * num_train // self.batch_size)
+        return self.steps or -(-(self.epochs or 0) * num_train // self.batch_size)
 
 
 Task = Annotated[PoseTask | SegmentationTask | ClassificationTask, Field(discriminator="kind")]

@@ -16,8 +16,10 @@ PACKAGE = Path(hrnet_search.__file__).parent
 # A module imports from its own layer and from earlier ones.
 LAYERS = (
     ("errors", "files", "arch", "blueprint", "presets", "cost", "rivals", "paper"),
-    ("space", "study", "survey", "target", "result", "stats"),
-    ("model", "baselines", "weights", "profiling", "costtables", "tasks", "training"),
+    ("joints", "labels", "space", "settings", "reading", "study", "survey", "target"),
+    ("result", "stats"),
+    ("model", "baselines", "weights", "keypoints", "drawing", "profiling", "costtables"),
+    ("tasks", "training", "predict"),
     ("search",),
     ("report",),
     ("export",),
@@ -29,15 +31,17 @@ HOMES = {
         "model",
         "baselines",
         "weights",
+        "keypoints",
         "profiling",
         "costtables",
         "tasks",
         "training",
+        "predict",
         "search.trial",
         "search.engine",
         "export",
     ),
-    "torchvision": ("baselines",),
+    "torchvision": ("baselines", "tasks"),
     "timm": ("baselines",),
     "segmentation_models_pytorch": ("baselines",),
     "fvcore": ("profiling",),
@@ -51,11 +55,11 @@ HOMES = {
     "plotly": ("report",),
     "pandas": ("report",),
     "jinja2": ("report",),
-    "pydantic": ("space", "study"),
-    "yaml": ("study", "search.ledger"),
+    "pydantic": ("space", "settings", "reading", "study"),
+    "yaml": ("reading", "study", "search.ledger"),
     "rich": ("search", "cli"),
-    "scipy": ("stats",),
-    "PIL": ("tasks", "export"),
+    "scipy": ("stats", "tasks"),
+    "PIL": ("keypoints", "drawing", "tasks", "predict", "export"),
     "safetensors": ("weights", "search.trial", "export"),
     "platformdirs": ("tasks.cache",),
     "numpy": ("stats", "tasks", "search", "report", "export"),
@@ -124,7 +128,9 @@ def test_the_walk_sees_every_layer() -> None:
     assert seen == {top for tops in LAYERS for top in tops}
 
 
-@pytest.mark.parametrize("module", ["arch", "blueprint", "cost", "errors", "presets", "rivals"])
+@pytest.mark.parametrize(
+    "module", ["arch", "blueprint", "cost", "errors", "joints", "labels", "presets", "rivals"]
+)
 def test_plain_data_imports_the_standard_library_alone(module: str) -> None:
     outside = {
         name.split(".")[0]

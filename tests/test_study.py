@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hrnet_search import study as study_module
 from hrnet_search.errors import InputError
 from hrnet_search.paper import TABLES
+from hrnet_search.reading import Loader
 from hrnet_search.result import METRICS
 from hrnet_search.space import DEFAULTS, MAX_GRID, Space
 from hrnet_search.study import Study, dump_study, load, load_space, load_study
@@ -290,7 +291,9 @@ NAME = "must be letters, digits, '.', '_' or '-', beginning with a letter or dig
 VALUE = "must be true or false, a number, text, or a list of these"
 COSTS = ", ".join(key for key in METRICS if key.startswith("profile."))
 NO_ARGUMENT = f"is not an argument of hrnet ({', '.join(DEFAULTS)})"
-POSE_METRICS = "metrics.ap, metrics.ap50, metrics.ap75, metrics.ar"
+POSE_METRICS = "metrics.ap, metrics.ap50, metrics.ap75, metrics.apm, metrics.apl, metrics.ar"
+POSE_DATA = "synthetic_pose, coco_pose, mpii_pose"
+SEGMENTATION_DATA = "segmentation_folder, segmentation_list"
 POSE_MISTAKES = [
     # unknown and missing keys, at every depth
     ("trian", {}, "trian: unknown key; did you mean 'train'?"),
@@ -314,7 +317,7 @@ POSE_MISTAKES = [
     ("train.steps", "ten", f"train.steps: 'ten': {WHOLE}"),
     ("train.steps", 10.0, f"train.steps: 10.0: {WHOLE}"),
     ("train.steps", True, f"train.steps: True: {WHOLE}"),
-    ("train.steps", None, f"train.steps: None: {WHOLE}"),
+    ("train.steps", None, "train.steps: is missing"),
     ("seeds", True, f"seeds: True: {WHOLE}"),
     ("train.lr", "fast", "train.lr: 'fast': must be a number"),
     ("train.lr", True, "train.lr: True: must be a number"),
@@ -402,9 +405,15 @@ POSE_MISTAKES = [
     (
         "task.kind",
         "poes",
-        "task.kind: 'poes': must be one of pose, segmentation; did you mean 'pose'?",
+        "task.kind: 'poes': must be one of pose, segmentation, classification; "
+        "did you mean 'pose'?",
     ),
-    ("data.kind", "coco", "data.kind: 'coco': must be one of synthetic_pose, segmentation_folder"),
+    (
+        "data.kind",
+        "coco",
+        f"data.kind: 'coco': must be one of {POSE_DATA}, {SEGMENTATION_DATA}, image_folders; "
+        "did you mean 'coco_pose'?",
+    ),
     (
         "train.optimizer",
         "adamm",
@@ -461,7 +470,8 @@ POSE_MISTAKES = [
     (
         "data",
         SEGMENTATION["data"],
-        "data.kind: 'segmentation_folder': task pose needs data of kind synthetic_pose",
+        "data.kind: 'segmentation_folder': task pose needs data of kind "
+        f"{POSE_DATA.replace(', ', ' or ')}",
     ),
     (
         "space.vary.width",
@@ -484,7 +494,8 @@ SEGMENTATION_MISTAKES = [
     (
         "data",
         POSE["data"],
-        "data.kind: 'synthetic_pose': task segmentation needs data of kind segmentation_folder",
+        "data.kind: 'synthetic_pose': task segmentation needs data of kind "
+        f"{SEGMENTATION_DATA.replace(', ', ' or ')}",
     ),
 ]
 
@@ -549,7 +560,7 @@ def studies() -> st.SearchStrategy[dict[str, Any]]:
         {
             "kind": st.just("segmentation_folder"),
             "root": texts.filter(bool) | tricky,
-            "class_names": st.lists(texts | tricky, min_size=2, max_size=4),
+            "class_names": st.lists(texts | tricky, min_size=2, max_size=4, unique=True),
             "crop_size": st.just([64, 32]),
         }
     )
@@ -644,7 +655,7 @@ def validator(name: str) -> Any:
 @pytest.mark.parametrize("file", SHIPPED_SPACES + SHIPPED_STUDIES, ids=lambda file: file.name)
 def test_shipped_files_meet_the_json_schema(file: Path) -> None:
     name = "space" if file in SHIPPED_SPACES else "study"
-    raw = yaml.load(file.read_text(), Loader=study_module._Loader)
+    raw = yaml.load(file.read_text(), Loader=Loader)
     assert list(validator(name).iter_errors(raw)) == []
 
 

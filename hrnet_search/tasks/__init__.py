@@ -1,9 +1,9 @@
-"""Tasks: what differs between pose and segmentation, and the data they read."""
+"""Tasks: what differs between pose, segmentation and classification, and the data they read."""
 
 from collections.abc import Callable
 
+from ..settings import CocoPose, ImageFolders, MpiiPose, People, SyntheticPose
 from ..study import Study
-from . import segmentation, synthetic
 from .base import Task
 from .cache import Prepared
 
@@ -20,16 +20,39 @@ def prepare(study: Study, progress: Progress) -> Prepared:
     Raises:
         InputError: The data is missing or broken.
     """
-    if study.data.kind == "synthetic_pose":
-        return synthetic.prepare(study.data, progress)
-    return segmentation.prepare(study.data, progress)
+    # Imported here: each brings libraries that the others do without.
+    data = study.data
+    if isinstance(data, SyntheticPose):
+        from . import synthetic
+
+        return synthetic.prepare(data, progress)
+    if isinstance(data, CocoPose | MpiiPose):
+        from . import pose_data
+
+        return pose_data.prepare(data, progress)
+    if isinstance(data, ImageFolders):
+        from . import classification
+
+        return classification.prepare(data, progress)
+    from . import segmentation_data
+
+    return segmentation_data.prepare(data, progress)
 
 
-def load_task(study: Study, data: Prepared) -> Task:
+def load_task(study: Study, prepared: Prepared) -> Task:
     """The study's task on prepared data, memory-mapped."""
-    from .pose import Pose
+    task, data = study.task, study.data
+    if task.kind == "pose":
+        from .pose import Pose
 
-    if study.task.kind == "pose":
-        return Pose(study.task, data)
-    assert study.data.kind == "segmentation_folder"
-    return segmentation.Segmentation(study.task, study.data, data)
+        assert isinstance(data, People)
+        return Pose(task, data, prepared)
+    if task.kind == "classification":
+        from .classification import Classification
+
+        assert isinstance(data, ImageFolders)
+        return Classification(task, data, prepared)
+    from .segmentation import Segmentation
+
+    assert not isinstance(data, People | ImageFolders)
+    return Segmentation(task, data, prepared)
