@@ -145,6 +145,7 @@ class Result:
         started: Start in ISO 8601, UTC.
         environment: Host, CPU, threads, precision, memory format, package versions.
         error: None, or type, message and traceback of the failure.
+        classes: Segmentation: class -> final intersection over union, a fraction.
     """
 
     study: str
@@ -163,6 +164,7 @@ class Result:
     started: str
     environment: dict[str, Any] = field(default_factory=dict)
     error: dict[str, str] | None = None
+    classes: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from ..files import read_json, write_atomic
 from ..result import metric
+from ..settings import Files
 from ..study import Study, dump_study
 from . import figures, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
@@ -102,17 +103,22 @@ def _tables(run: Run) -> dict[str, tables.TextTable]:
         "trials": tables.trials_table(run),
         "failures": tables.failures_table(run),
         "metrics": tables.metrics_table(run),
+        "classes": tables.classes_table(run),
         "training": tables.settings_table(_training(run)),
         "environment": tables.settings_table(_environment(run)),
     }
 
 
 def _portable(study: Study) -> Study:
-    """The study without the path that led to its data here."""
-    if study.data.kind != "segmentation_folder":
-        return study
-    data = study.data.model_copy(update={"root": Path(study.data.root).name})
-    return study.model_copy(update={"data": data})
+    """The study without the paths that led to its files here."""
+    update: dict[str, Any] = {}
+    if isinstance(study.data, Files):
+        root = Path(study.data.root).name
+        update["data"] = study.data.model_copy(update={"root": root})
+    if study.train.pretrained:
+        name = Path(study.train.pretrained).name
+        update["train"] = study.train.model_copy(update={"pretrained": name})
+    return study.model_copy(update=update)
 
 
 def _environment(run: Run) -> dict[str, Any]:
@@ -150,7 +156,7 @@ def _training(run: Run) -> dict[str, Any]:
         for name in ("precision", "memory_format")
         if name in run.environment
     }
-    return settings | {"train": study.train.model_dump() | chosen}
+    return settings | {"train": _portable(study).train.model_dump() | chosen}
 
 
 def _paper(run: Run) -> str:

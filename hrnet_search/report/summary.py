@@ -2,12 +2,26 @@
 
 import itertools
 from collections import Counter
+from pathlib import Path
 
 from ..result import metric
 from ..stats import Verdict, mean_and_deviation
 from ..study import Study
 from .frame import Arm, Run, paper_table
 from .tables import TIMES, compare_arms, count, interval, pairs_data, signed, with_deviation
+
+TASKS = {  # kind -> what a reader calls it
+    "pose": "pose estimation",
+    "segmentation": "semantic segmentation",
+    "classification": "image classification",
+}
+DATA = {
+    "coco_pose": "people in COCO's format",
+    "mpii_pose": "people of MPII",
+    "segmentation_folder": "labelled images",
+    "segmentation_list": "labelled images",
+    "image_folders": "images in a folder per class",
+}
 
 
 def summary(run: Run) -> str:
@@ -30,15 +44,16 @@ def data_words(study: Study) -> str:
     if study.data.kind == "synthetic_pose":
         train, val = study.data.num_train, study.data.num_val
         return f"{train} computer-drawn people of {size}, with {val} more for validation"
-    return f"a folder of labelled images, in crops of {size}"
+    return f"{DATA[study.data.kind]} in {Path(study.data.root).name}, in crops of {size}"
 
 
 def _what(run: Run) -> str:
     study = run.study
-    task = {"pose": "pose estimation", "segmentation": "semantic segmentation"}[study.task.kind]
-    steps = f"{study.train.steps} steps of {study.train.batch_size} images"
+    train = study.train
+    length = f"{train.steps} steps" if train.steps else count(train.epochs or 0, "epoch")
+    steps = f"{length} with {train.batch_size} images per step"
     networks = count(len(run.arms), "network")
-    return f"{networks} for {task}, trained for {steps} on {data_words(study)}."
+    return f"{networks} for {TASKS[study.task.kind]}, trained for {steps} on {data_words(study)}."
 
 
 def _how_often(run: Run) -> str:

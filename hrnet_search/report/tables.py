@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -175,6 +176,20 @@ def _cell_or_cost(arm: Arm, shown: Metric) -> str:
     if not shown.key.startswith("profile."):
         return _cell(arm, shown)
     return next((shown.show(value) for value in arm.values(shown.key).values()), NONE)
+
+
+def classes_table(run: Run) -> TextTable:
+    """Segmentation: each class's intersection over union, mean over seeds."""
+    arms = [(arm, [r.classes for r in arm.results if r.classes]) for arm in run.arms]
+    measured = [(arm, found) for arm, found in arms if found]
+    names = list(measured[0][1][0]) if measured else []
+    columns = [Column("Class"), *(Column(arm.name, "number", "IoU") for arm, _ in measured)]
+    shown = METRICS["metrics.miou"]
+    rows = [
+        [name, *(shown.show(fmean(found[name] for found in each)) for _, each in measured)]
+        for name in names
+    ]
+    return TextTable(columns, rows)
 
 
 def trials_table(run: Run) -> TextTable:

@@ -18,6 +18,7 @@ from hrnet_search.files import read_json_lines
 from hrnet_search.report import write_report
 from hrnet_search.report.figures import named_arms, pareto_data, styles
 from hrnet_search.report.frame import read_run
+from hrnet_search.report.tables import classes_table
 from hrnet_search.result import Result
 from hrnet_search.study import load_study
 
@@ -345,6 +346,40 @@ def test_many_arms(tmp_path):
     read = read_run(run)
     assert [arm.name for arm in named_arms(read)] == ["w8", *(f"w{w}" for w in range(13, 24))]
     assert len(set(styles(read).values())) == 16
+
+
+SEGMENTATION = {
+    "task": {"kind": "segmentation"},
+    "data": {
+        "kind": "segmentation_folder",
+        "root": "/home/someone/secret/roads",
+        "class_names": ["sky", "road"],
+        "crop_size": [64, 64],
+    },
+    "train": {"epochs": 3, "batch_size": 4, "lr": 0.001, "pretrained": "/home/someone/w.pth"},
+    "objectives": ["metrics.miou", "profile.macs"],
+}
+
+
+def test_the_classes_of_a_segmentation_stand_beside_each_other(tmp_path):
+    arms = {"a": {"within": False}, "b": {"within": True}}
+    values = {"a": [0.5, 0.6, None], "b": [0.7]}
+    run = make_run(tmp_path / "run", arms=arms, values=values, **SEGMENTATION)
+    lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    ious = iter([{"sky": 0.2, "road": 0.8}, {"sky": 0.4, "road": 0.8}, {"sky": 1.0, "road": 0.0}])
+    for line in lines:
+        line["metrics"] = {"miou": line["metrics"].get("ap", 0.0)}
+        if line["state"] == "complete":
+            line["classes"] = next(ious)
+    (run / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = classes_table(read_run(run))
+    assert [column.title for column in table.columns] == ["Class", "a", "b"]
+    assert table.rows == [["sky", "30.0", "100.0"], ["road", "80.0", "0.0"]]
+    text = text_of(write_report(run, tmp_path / "out").read_text())
+    assert "2 networks for semantic segmentation, trained for 3 epochs with 4 images" in text
+    assert "on labelled images in roads, in crops of 64" in text
+    assert "Intersection over union of each class" in text
+    assert "someone" not in text  # whose machine it was is nobody's business
 
 
 def test_one_arm(tmp_path):
