@@ -31,7 +31,10 @@ from ..study import Study, dump_study
 MAX_DEATHS = 3  # times that a worker dies under a trial before the trial counts as failed
 # A finished study stays valid when these change: they decide nothing about its trials.
 # Whether data.root still leads to the same data, its checksum decides.
-HARMLESS = ("title", "description", "reference", "paper", "seeds", "data.root", "space.description")
+HARMLESS = (
+    *("title", "description", "reference", "paper", "seeds", "data.root", "space.description"),
+    *("data.cache_gib", "train.workers", "train.checkpoint_minutes"),  # change no figure
+)
 ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 
 
