@@ -16,10 +16,14 @@ PACKAGE = Path(hrnet_search.__file__).parent
 # A module imports from its own layer and from earlier ones.
 LAYERS = (
     ("errors", "files", "arch", "blueprint", "presets", "cost", "rivals", "paper"),
-    ("joints", "labels", "space", "settings", "reading", "study", "survey", "target"),
-    ("result", "stats"),
-    ("model", "baselines", "weights", "keypoints", "drawing", "profiling", "costtables"),
-    ("tasks", "training", "predict"),
+    (
+        *("joints", "labels", "space", "settings", "reading", "study", "survey", "target"),
+        *("result", "stats"),
+    ),
+    (
+        *("model", "baselines", "weights", "keypoints", "drawing", "profiling", "costtables"),
+        *("tasks", "training", "predict"),
+    ),
     ("search",),
     ("report",),
     ("export",),

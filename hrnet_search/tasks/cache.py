@@ -72,9 +72,10 @@ class Writer:
         with open(self.folder / f"{name}.bin", "ab") as file:
             file.write(data)
 
-    def json(self, name: str, value: Any) -> None:
-        """Keep JSON values."""
-        self.note(json.dumps(value, sort_keys=True).encode())
+    def json(self, name: str, value: Any, *, counts: bool = True) -> None:
+        """Keep JSON values, which count in the checksum unless they only say where things are."""
+        if counts:
+            self.note(json.dumps(value, sort_keys=True).encode())
         write_json(self.folder / f"{name}.json", value, indent=None)
 
     def note(self, data: Any) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,6 +26,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 GIB = 2**30
 SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
 ORIENTATION = 0x0112  # the EXIF tag
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
 COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
 
 Kind = Literal["image", "label"]
@@ -72,10 +73,22 @@ class Folder:
         Raises:
             InputError: There is no such file.
         """
+        with self.open(name) as file:
+            try:
+                return file.read()
+            except (OSError, zipfile.BadZipFile) as error:
+                raise InputError(f"cannot be read ({error})", file=self.path / name) from None
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file to read from; the beginning alone is cheap.
+
+        Raises:
+            InputError: There is no such file.
+        """
         try:
             if self.is_zip:
-                return self._zip().read(self._members[name])
-            return (self.path / name).read_bytes()
+                return self._zip().open(self._members[name])
+            return (self.path / name).open("rb")
         except (KeyError, FileNotFoundError):
             raise InputError("there is no such image", file=self.path / name) from None
         except (OSError, zipfile.BadZipFile) as error:
@@ -134,9 +147,10 @@ def decode(
         InputError: It is broken, of another kind, or of another size.
     """
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            picture: Image.Image = opened
+    except UNREADABLE as error:
         raise InputError(f"is not a readable image ({error})", file=file) from None
     if kind == "label":
         if picture.mode not in ("L", "P"):
@@ -148,14 +162,23 @@ def decode(
             rule = f"is an image of mode {picture.mode}; convert it to 8 bits per channel"
             raise InputError(rule, file=file)
         stored = (picture.height, picture.width)
-        turned = stored[::-1] if picture.getexif().get(ORIENTATION) in SWAPS_SIDES else stored
-        if size is None or turned == size or stored != size:
+        orientation = _orientation(picture)
+        turned = stored[::-1] if orientation in SWAPS_SIDES else stored
+        if orientation and (size is None or turned == size or stored != size):
             picture = ImageOps.exif_transpose(picture)
         pixels = np.asarray(picture.convert("RGB"))
     if size is not None and pixels.shape[:2] != size:
         given, wanted = (f"{s[1]}x{s[0]}" for s in (pixels.shape, size))
         raise InputError(f"is {given} pixels, but {wanted} are wanted", file=file)
     return pixels
+
+
+def _orientation(picture: Image.Image) -> Any:
+    """How the picture is turned; broken EXIF data, which cameras do write, says nothing."""
+    try:
+        return picture.getexif().get(ORIENTATION)
+    except UNREADABLE:
+        return None
 
 
 @dataclass(frozen=True)
@@ -236,7 +259,7 @@ def store(
     writer.array(f"{name}_index", np.array(index, dtype=np.int64).reshape(-1, 3))
     if not keep:
         places = [[str(source.folder.path), source.name] for source in sources]
-        writer.json(f"{name}_files", places)
+        writer.json(f"{name}_files", places, counts=False)  # the pixels have been counted
 
 
 class Images(Sequence[np.ndarray]):
@@ -249,21 +272,21 @@ class Images(Sequence[np.ndarray]):
     """
 
     def __init__(self, data: Prepared, name: str, kind: Kind = "image") -> None:
-        self.index, self.kind = data.array(f"{name}_index"), kind
+        self.places, self.kind = data.array(f"{name}_index"), kind
         self.channels = (3,) if kind == "image" else ()
         self.pixels = data.pixels(name) if data.has(name) else None
         self.files = None if self.pixels is not None else data.json(f"{name}_files")
         self.folders = {path: Folder(Path(path)) for path, _ in self.files or ()}
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.places)
 
     def size(self, number: int) -> tuple[int, int]:
         """(H, W) of an image, without reading it."""
-        return int(self.index[number, 1]), int(self.index[number, 2])
+        return int(self.places[number, 1]), int(self.places[number, 2])
 
     def __getitem__(self, number: Any) -> Any:
-        offset, height, width = (int(value) for value in self.index[number])
+        offset, height, width = (int(value) for value in self.places[number])
         if self.pixels is not None:
             shape = (height, width, *self.channels)
             start = offset * math.prod(self.channels)
@@ -279,14 +302,20 @@ def decoded_gib(sources: Iterable[Source], channels: int = 3) -> float:
     """Memory that the images take decoded, from their headers."""
     total = 0
     for source in sources:
-        height, width = source.size or _header(source)
+        height, width = source.size or header(source)
         total += channels * height * width
     return total / GIB
 
 
-def _header(source: Source) -> tuple[int, int]:
-    try:
-        with Image.open(io.BytesIO(source.folder.read(source.name))) as picture:
-            return picture.height, picture.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"is not a readable image ({error})", file=source.file) from None
+def header(source: Source) -> tuple[int, int]:
+    """(H, W) of an image as it is stored; its pixels are not looked at.
+
+    Raises:
+        InputError: It is missing or no image.
+    """
+    with source.folder.open(source.name) as file:
+        try:
+            with Image.open(file) as picture:
+                return picture.height, picture.width
+        except UNREADABLE as error:
+            raise InputError(f"is not a readable image ({error})", file=source.file) from None

@@ -1,5 +1,7 @@
 """Prepared data is made once, whole or not at all."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,20 +10,22 @@ import pytest
 
 from hrnet_search.errors import InputError
 from hrnet_search.tasks import cache as cache_module
-from hrnet_search.tasks.cache import CACHE_VARIABLE, cache_folder, cached
+from hrnet_search.tasks.cache import CACHE_VARIABLE, Writer, cache_folder, cached
 
 ARRAYS = {"a": np.arange(6, dtype=np.uint8).reshape(2, 3), "b": np.array([0.5, 1.5])}
+CHANGED = {"a": ARRAYS["a"] + 1, "b": ARRAYS["b"]}
 
 
 class Make:
-    """Hands out arrays and counts how often it was asked."""
+    """Writes arrays and counts how often it was asked."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray] = ARRAYS) -> None:
         self.arrays, self.calls = arrays, 0
 
-    def __call__(self) -> Mapping[str, np.ndarray]:
+    def __call__(self, writer: Writer) -> None:
         self.calls += 1
-        return self.arrays
+        for name, array in self.arrays.items():
+            writer.array(name, array)
 
 
 def test_the_folder_is_the_variables_or_the_platforms(
@@ -66,7 +70,7 @@ def test_another_identity_is_another_folder_and_key_order_does_not_matter(cache:
 def test_the_checksum_is_of_the_contents(cache: Path) -> None:
     one = cached({"x": 1}, Make()).checksum
     assert cached({"x": 2}, Make()).checksum == one
-    assert cached({"x": 3}, Make({"a": ARRAYS["a"] + 1, "b": ARRAYS["b"]})).checksum != one
+    assert cached({"x": 3}, Make(CHANGED)).checksum != one
 
 
 def test_what_a_killed_process_left_is_ignored(cache: Path) -> None:
@@ -81,7 +85,8 @@ def test_what_a_killed_process_left_is_ignored(cache: Path) -> None:
 
 
 def test_nothing_stays_when_making_fails(cache: Path) -> None:
-    def fail() -> Mapping[str, np.ndarray]:
+    def fail(writer: Writer) -> None:
+        writer.append("x", ARRAYS["a"])
         raise InputError("is broken", file="a.png")
 
     with pytest.raises(InputError, match=r"a\.png: is broken"):
@@ -112,9 +117,56 @@ def test_a_cache_folder_that_is_a_file_is_refused(cache: Path) -> None:
 
 
 def test_of_two_makers_at_once_the_first_to_finish_wins(cache: Path) -> None:
-    def make() -> Mapping[str, np.ndarray]:
+    def make(writer: Writer) -> None:
         cached({"x": 1}, Make())  # another study, faster
-        return {"a": ARRAYS["a"] + 1, "b": ARRAYS["b"]}
+        Make(CHANGED)(writer)
 
     assert np.array_equal(cached({"x": 1}, make).array("a"), ARRAYS["a"])
     assert len(list(cache.iterdir())) == 1
+
+
+def test_appended_pixels_come_back_in_order(cache: Path) -> None:
+    def make(writer: Writer) -> None:
+        writer.append("x", ARRAYS["a"])
+        writer.append("y", np.array([[9]], dtype=np.uint8))
+        writer.append("x", ARRAYS["a"][:, ::-1])
+
+    data = cached({"x": 1}, make)
+    assert data.pixels("x").tolist() == [0, 1, 2, 3, 4, 5, 2, 1, 0, 5, 4, 3]
+    assert data.pixels("y").tolist() == [9]
+    assert (data.has("x"), data.has("z")) == (True, False)
+    with pytest.raises(ValueError, match="read-only"):
+        data.pixels("x")[0] = 1
+
+
+def test_json_comes_back(cache: Path) -> None:
+    data = cached({"x": 1}, lambda writer: writer.json("names", ["a", "b"]))
+    assert data.json("names") == ["a", "b"]
+
+
+def test_the_checksum_is_sha256_of_all_that_counts(cache: Path) -> None:
+    """Where pixels lie does not count; the pixels do, kept or only noted."""
+
+    def keep(writer: Writer) -> None:
+        writer.append("x", ARRAYS["a"])
+        writer.json("names", ["n"])
+
+    def note(writer: Writer) -> None:
+        writer.note(ARRAYS["a"].data)
+        writer.json("names", ["n"])
+        writer.json("places", ["/somewhere"], counts=False)
+
+    wanted = hashlib.sha256(bytes(range(6)) + json.dumps(["n"]).encode()).hexdigest()[:16]
+    data = [cached({"x": number}, make) for number, make in enumerate((keep, note))]
+    assert [each.checksum for each in data] == [wanted, wanted]
+    assert data[1].json("places") == ["/somewhere"]
+
+
+def test_a_folder_that_something_has_cleaned_up_in_is_made_again(cache: Path) -> None:
+    make = Make()
+    first = cached({"x": 1}, make)
+    (first.folder / "content.json").unlink()
+    again = cached({"x": 1}, make)
+    assert make.calls == 2
+    assert again == first
+    assert np.array_equal(again.array("b"), ARRAYS["b"])
