@@ -431,7 +431,12 @@ class SegmentationList(Labelled):
     kind: Literal["segmentation_list"]
     train_list: str = Field(min_length=1, description="List of training images.")
     val_list: str = Field(min_length=1, description="List of validation images.")
-    folder: str = Field(default="", description="What the paths in the lists are relative to.")
+    image_folder: str = Field(
+        default=".", description="What the images' paths in the lists are relative to."
+    )
+    label_folder: str = Field(
+        default=".", description="What the label images' paths in the lists are relative to."
+    )
 
 
 class ImageFolders(Files):

@@ -59,6 +59,7 @@ class Segmentation:
 
     def __init__(self, task: SegmentationTask, data: Data, prepared: Prepared) -> None:
         self.head, self.num_outputs = task.head, data.num_outputs
+        self.align_corners = task.head == "ocr"  # as the official branches with and without it
         self.task, self.augmentation, self.test = task, task.augmentation, task.test
         self.class_names, self.ignore_label = data.class_names, data.ignore_label
         self.class_weights = torch.tensor(task.class_weights or [1.0] * self.num_outputs)
@@ -146,9 +147,14 @@ class Segmentation:
         size = (target.shape[-2], target.shape[-1])
         final = self._hard_pixels if self.task.loss == "ohem" else self._cross_entropy
         if isinstance(output, Tensor):
-            return final(enlarge(output.float(), size), target)
-        coarse, last = (enlarge(logits.float(), size) for logits in output)
+            return final(self._enlarge(output.float(), size), target)
+        coarse, last = (self._enlarge(logits.float(), size) for logits in output)
         return self.task.coarse_weight * self._cross_entropy(coarse, target) + final(last, target)
+
+    def _enlarge(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bilinear, to (H, W); the paper enlarges the output four times (section 5)."""
+        corners = self.align_corners
+        return F.interpolate(values, size=size, mode="bilinear", align_corners=corners)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         weights = self.class_weights.to(logits)
@@ -246,9 +252,9 @@ class Segmentation:
             x = normalise(np.stack([scaled_window(image, scaled, window) for image in images]))
             for mirrored in flips:
                 if self.test.window:
-                    total += enlarge(self._slide(predict, x, mirrored), size)
+                    total += self._enlarge(self._slide(predict, x, mirrored), size)
                 else:
-                    scores = enlarge(self._scores(predict, x, mirrored), size)
+                    scores = self._enlarge(self._scores(predict, x, mirrored), size)
                     total += scores if once else scores.softmax(1)
         return total.argmax(1).cpu()
 
@@ -272,7 +278,8 @@ class Segmentation:
         for top in tops:
             for left in lefts:
                 part = (..., slice(top, top + height), slice(left, left + width))
-                seen = enlarge(self._scores(predict, filled[part], mirrored), (height, width))
+                scores = self._scores(predict, filled[part], mirrored)
+                seen = self._enlarge(scores, (height, width))
                 if total is None:
                     total = seen.new_zeros(*seen.shape[:2], *full)
                     count = seen.new_zeros(full)
@@ -304,6 +311,9 @@ class Segmentation:
             "mean": MEAN.tolist(),
             "std": STD.tolist(),
             "classes": self.class_names,
+            "align_corners": self.align_corners,
+            "resize": self.test.resize,
+            "base_length": self.base_length,
         }
 
     def sample(self) -> np.ndarray:
@@ -419,11 +429,6 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     """
     step = max(1, int(window * (1 - overlap)))
     return [*range(0, length - window, step), length - window]
-
-
-def enlarge(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, to (H, W); the paper enlarges the output four times (section 5)."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def confusion(classes: Tensor, target: Tensor, num_classes: int, ignore_label: int) -> Tensor:

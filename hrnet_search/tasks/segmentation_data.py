@@ -125,14 +125,17 @@ def _pairs_of_list(data: SegmentationList, split: str) -> list[Pair]:
     there is one. An absolute path is taken as such.
     """
     root, setting = Path(data.root), f"{split}_list"
-    folder = open_folder(root, data.folder or ".", key="data.folder")
+    folders = [
+        open_folder(root, getattr(data, key), key=f"data.{key}")
+        for key in ("image_folder", "label_folder")
+    ]
     file, pairs, seen = root / getattr(data, setting), [], dict[str, int]()
     for number, line in enumerate(_lines(file, f"data.{setting}"), 1):
         fields = [field.strip() for field in line.split("," if "," in line else None)]
         if not any(fields):
             continue
         try:
-            pairs.append(_pair_of_line(folder, fields, line))
+            pairs.append(_pair_of_line(folders, fields, line))
             if seen.setdefault(fields[0], number) < number:
                 rule = f"has its image from line {seen[fields[0]]}"
                 raise InputError(rule, value=fields[0])
@@ -153,13 +156,13 @@ def _lines(file: Path, key: str) -> list[str]:
         raise InputError(f"cannot be read as text ({error})", file=file) from None
 
 
-def _pair_of_line(folder: Folder, fields: Sequence[str], line: str) -> Pair:
+def _pair_of_line(folders: Sequence[Folder], fields: Sequence[str], line: str) -> Pair:
     if len(fields) < 2 or not all(fields[:2]):
         raise InputError("must name an image and its label image", value=line.strip())
-    for name in fields[:2]:
+    for folder, name in zip(folders, fields, strict=False):
         if not folder.has(name):
             raise InputError(f"there is no such file in {folder.path}", value=name)
-    return Pair(*(Source(folder, name) for name in fields[:2]))
+    return Pair(*(Source(folder, name) for folder, name in zip(folders, fields, strict=False)))
 
 
 def _write(writer: Writer, data: Data, pairs: dict[str, list[Pair]], progress: Progress) -> None:

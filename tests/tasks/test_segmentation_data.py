@@ -261,12 +261,32 @@ def test_a_list_as_of_pascal_context_in_a_folder_of_its_own(tmp_path: Path, cach
     save(base / "Labels" / "2008 1.png", np.full((5, 6), 59, dtype=np.uint8))
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "all.lst").write_text("JPEGImages/2008 1.jpg, Labels/2008 1.png\n")
-    lists = {"train_list": "lists/all.lst", "val_list": "lists/all.lst", "folder": "VOC2010"}
+    lists = {"train_list": "lists/all.lst", "val_list": "lists/all.lst"}
+    lists |= {"image_folder": "VOC2010", "label_folder": "VOC2010"}
     fields = {"root": str(tmp_path), "crop_size": [32, 32], "label_set": "pascal_context_59"}
     data = SegmentationList.model_validate({"kind": "segmentation_list", **fields, **lists})
     task = loaded(data)
     _, crop = task.batch(0, size=1, seed=0)
     assert sorted(crop.unique().tolist()) == [58, IGNORED]
+
+
+def test_a_list_as_of_lip_with_images_and_labels_in_folders_of_their_own(
+    tmp_path: Path, cache: Path
+) -> None:
+    image = tmp_path / "TrainVal_images" / "train_images" / "77_1.jpg"
+    label = tmp_path / "TrainVal_parsing_annotations" / "train_segmentations" / "77_1.png"
+    save(image, np.zeros((5, 6, 3), dtype=np.uint8))
+    save(label, np.full((5, 6), 19, dtype=np.uint8))
+    line = "train_images/77_1.jpg train_segmentations/77_1.png 480\n"  # the official list's lines
+    (tmp_path / "all.lst").write_text(line)
+    fields = {"root": str(tmp_path), "crop_size": [32, 32], "label_set": "lip"}
+    fields |= {"train_list": "all.lst", "val_list": "all.lst"}
+    fields |= {
+        "image_folder": "TrainVal_images",
+        "label_folder": "TrainVal_parsing_annotations",
+    }
+    data = SegmentationList.model_validate({"kind": "segmentation_list", **fields})
+    assert (loaded(data).val[0][1] == 19).all()
 
 
 def test_an_absolute_path_in_a_list_is_taken_as_such(root: Path, tmp_path: Path) -> None:
@@ -429,8 +449,9 @@ def test_missing_empty_and_unreadable_lists_are_refused(root: Path, cache: Path)
     refused(listed(root), f"data.val_list: {str(root / 'val.lst')!r}: lists no images", cache)
     (root / "val.lst").write_bytes(b"\xff\xfe\x00")
     refused(listed(root), f"{root}/val.lst: cannot be read as text (", cache)
-    text = f"data.folder: 'none': {FOLDER}".format(root=root)
-    refused(listed(root, folder="none"), text, cache)
+    for key in ("image_folder", "label_folder"):
+        text = f"data.{key}: 'none': {FOLDER}".format(root=root)
+        refused(listed(root, **{key: "none"}), text, cache)
 
 
 def test_mended_data_is_read_after_a_failure(root: Path) -> None:
