@@ -29,7 +29,8 @@ def prepare(study: Study, progress: Progress) -> Prepared:
     if isinstance(data, CocoPose | MpiiPose):
         from . import pose_data
 
-        return pose_data.prepare(data, progress)
+        assert study.task.kind == "pose"
+        return pose_data.prepare(data, study.task.metric, progress)
     if isinstance(data, ImageFolders):
         from . import classification
 

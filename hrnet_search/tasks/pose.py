@@ -1,99 +1,402 @@
-"""Top-down pose estimation: Gaussian heatmaps, the paper's decoding, AP over OKS.
+"""Top-down pose estimation: crops of people, Gaussian heatmaps, the paper's test.
 
-Shapes: B images of (H, W) pixels, K joints, heatmaps of (h, w) = (H/4, W/4). A joint at input
-pixel x lies at heatmap pixel x / 4, as in the official code.
+Shapes: B crops of (H, W) pixels, K joints, heatmaps of (h, w) = (H/4, W/4). A joint at pixel x of
+the crop lies at pixel x / 4 of the heatmap, as in the official code.
 """
 
-import contextlib
-import io
-from collections.abc import Callable
+import functools
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from PIL import Image
+from scipy.io import savemat
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..settings import PoseTask
-from .base import MEAN, STD, batch_indices, normalise
+from ..files import write_json
+from ..keypoints import (
+    PADDING,
+    STRIDE,
+    WINDOW,
+    Pair,
+    Size,
+    affine,
+    apply,
+    crop,
+    decode,
+    fit,
+    inverse,
+)
+from ..settings import CocoPose, People, PoseAugmentation, PoseTask
+from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng
 from .cache import Prepared
-from .synthetic_pose import FLIP_PAIRS, KEYPOINTS, SKELETON
+from .images import Images
+from .pose_metrics import keypoint_ap, nme, oks_nms, pckh, person_scores
 
-STRIDE = 4  # of the heatmaps (section 3.1)
 EVAL_BATCH = 64
-WINDOW = 3  # a Gaussian is cut at this many sigmas (official code)
+HALF_PADDING = 1.5  # of the box around half a body (official `lib/dataset/JointsDataset.py`)
+IDENTITY = torch.eye(2, 3, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The people of one split, N; arrays as at the head of `pose_data`.
+
+    Args:
+        images: What they are in.
+        image: (N,): which image.
+        centres: (N, 2): x, y.
+        extents: (N, 2): width, height.
+        joints: (N, K, 3): x, y, visibility.
+    """
+
+    images: Images
+    image: np.ndarray
+    centres: np.ndarray
+    extents: np.ndarray
+    joints: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def view(self, number: int, size: Size) -> tuple[Pair, Pair]:
+        """Centre and extent of what a crop of `size` (H, W) shows of a person."""
+        x, y = self.centres[number].tolist()
+        width, height = self.extents[number].tolist()
+        return (x, y), fit((width, height), size)
 
 
 class Pose:
-    """The pose task on samples of one size, one person each.
+    """The pose task.
 
     Args:
-        task: Head, loss and sigma.
-        data: Arrays `train_*` and `val_*`.
+        task: Head, loss, targets, augmentation and test.
+        data: Settings of the data: joints and size of the crops.
+        prepared: What `pose_data` or `synthetic` has made of it.
     """
 
-    def __init__(self, task: PoseTask, data: Prepared) -> None:
-        self.head, self.num_outputs = task.head, len(KEYPOINTS)
-        self.loss_name, self.sigma, self.subpixel = task.loss, task.sigma, task.subpixel
-        self.images, self.keypoints = data.array("train_images"), data.array("train_keypoints")
-        self.val_images = data.array("val_images")
-        self.val_keypoints, self.val_areas = data.array("val_keypoints"), data.array("val_areas")
-        self.val_boxes = data.array("val_boxes")
+    def __init__(self, task: PoseTask, data: People, prepared: Prepared) -> None:
+        self.task, self.prepared = task, prepared
+        self.head, self.num_outputs = task.head, data.num_outputs
+        self.size, self.joints = data.size, data.joints
+        self.padding = data.box_padding if isinstance(data, CocoPose) else PADDING
+        self.flip_pairs = self.joints.index(self.joints.flip_pairs)
+        self.swapped = swap_order(self.flip_pairs, self.num_outputs)
+        self.upper = np.isin(self.joints.names, self.joints.upper_body)
+        self.train, self.val = (load_samples(prepared, split) for split in ("train", "val"))
+        by = task.augmentation
+        self.is_varied = bool(by.half_body or by.scale or by.rotation)
+        self.whole = None if self.is_varied else whole_images(self.train, self.size)
 
-    def batch(self, step: int, *, size: int, seed: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Images (B, 3, H, W); targets (B, K, h, w) and weights (B, K). Half are mirrored."""
-        index = batch_indices(len(self.images), step, size=size, seed=seed)
-        images, joints = self.images[index], self.keypoints[index]
-        flip = np.random.default_rng((seed, step, 1)).random(size) < 0.5
+    @property
+    def num_train(self) -> int:
+        return len(self.train)
+
+    def batch(
+        self, step: int, *, size: int, seed: int, part: Part = WHOLE
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Images (B, 3, H, W); targets (B, K, h, w) and weights (B, K).
+
+        The official chain (`lib/dataset/JointsDataset.py`): half a body, scale, rotation, crop.
+        The crop is mirrored last; there the whole image is, first.
+        """
+        places = np.arange(size)[part[0] :: part[1]]
+        numbers = batch_indices(self.num_train, step, size=size, seed=seed)[places]
+        joints = torch.from_numpy(self.train.joints[numbers])
+        if self.whole is not None:
+            images = self.whole[numbers]
+        else:
+            matrices = [
+                self._training_matrix(number, step, place, seed=seed)
+                for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
+            ]
+            images = np.stack(list(self._crops(self.train, numbers.tolist(), matrices)))
+            joints[..., :2] = apply(torch.stack(matrices), joints[..., :2])
+        draws = np.random.default_rng((seed, step, 1)).random(size)[places]
+        flip = draws < self.task.augmentation.flip
         images[flip] = images[flip, :, ::-1]
-        joints[flip] = mirror(joints[flip], width=images.shape[2])
-        shape = (-(-images.shape[1] // STRIDE), -(-images.shape[2] // STRIDE))  # rounded up
-        heatmaps, weights = gaussian_targets(
-            torch.from_numpy(joints), shape, self.sigma, subpixel=self.subpixel
-        )
-        return normalise(images), (heatmaps, weights)
+        joints[flip] = mirror(joints[flip], width=self.size[1], order=self.swapped)
+        shape = heatmap_size(self.size)
+        targets = gaussian_targets(joints, shape, self.task.sigma, subpixel=self.task.subpixel)
+        return normalise(images), targets
 
     def loss(self, output: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
         """Heatmaps (B, K, h, w) against targets and weights."""
-        return LOSSES[self.loss_name](output, *target)
+        if self.task.loss == "ohkm":
+            return heatmap_ohkm(output, *target, count=self.task.ohkm_joints)
+        return LOSSES[self.task.loss](output, *target)
 
-    def evaluate(self, predict: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """AP, AP50, AP75 and AR over OKS, fractions, with ground-truth boxes."""
-        parts = []
-        for start in range(0, len(self.val_images), EVAL_BATCH):
-            heatmaps = predict(normalise(self.val_images[start : start + EVAL_BATCH])).float()
-            if self.loss_name == "cross_entropy":
-                heatmaps = F.softmax(heatmaps.flatten(2), dim=-1).reshape(heatmaps.shape)
-            parts.append(decode(heatmaps.cpu(), subpixel=self.subpixel))
-        predictions = torch.cat(parts).numpy()
-        return keypoint_ap(predictions, self.val_keypoints, self.val_areas, self.val_boxes)
+    def evaluate(self, predict: Predict, *, out: Path | None = None) -> dict[str, float]:
+        """The metrics of the settings' `metric`, fractions.
+
+        Writes, if asked, the joints it found: `predictions.json` in COCO's results format, or
+        for PCKh `pred.mat` as the official code does, and PCKh by joint in `details.json`.
+        """
+        starts = range(0, len(self.val), EVAL_BATCH)
+        found = np.concatenate(
+            [self._find(range(len(self.val))[s : s + EVAL_BATCH], predict) for s in starts]
+        )
+        metric = {"oks": self._ap, "pckh": self._pckh, "nme": self._nme}[self.task.metric]
+        return metric(found, out)
 
     def preprocessing(self) -> dict[str, Any]:
         return {
             "task": "pose",
-            "input_size": list(self.val_images.shape[1:3]),
+            "input_size": list(self.size),
             "mean": MEAN.tolist(),
             "std": STD.tolist(),
-            "softmax": self.loss_name == "cross_entropy",
-            "subpixel": self.subpixel,
-            "keypoints": list(KEYPOINTS),
-            "skeleton": [list(edge) for edge in SKELETON],
+            "softmax": self.task.loss == "cross_entropy",
+            "subpixel": self.task.subpixel,
+            "decoder": self.task.decoder,
+            "sigma": self.task.sigma,
+            "padding": self.padding,
+            "keypoints": list(self.joints.names),
+            "skeleton": [list(edge) for edge in self.joints.index(self.joints.skeleton)],
+            "flip_pairs": [list(pair) for pair in self.flip_pairs],
         }
 
     def sample(self) -> np.ndarray:
-        return np.array(self.val_images[0])
+        """The crop of the first validation person."""
+        matrix = affine(*self.val.view(0, self.size), self.size)
+        return np.array(next(self._crops(self.val, [0], [matrix])))
+
+    def _training_matrix(self, number: int, step: int, place: int, *, seed: int) -> Tensor:
+        """From the image to the crop of a person, as the sample at `place` of a batch shows it."""
+        (centre, extent), rotation = self.train.view(number, self.size), 0.0
+        if self.is_varied:
+            centre, extent, rotation = vary(
+                centre,
+                extent,
+                self.train.joints[number],
+                upper=self.upper,
+                size=self.size,
+                by=self.task.augmentation,
+                rng=sample_rng(step, place, seed=seed),
+            )
+        return affine(centre, extent, self.size, rotation)
+
+    def _crops(
+        self, samples: Samples, numbers: Sequence[int], matrices: Sequence[Tensor]
+    ) -> Iterator[np.ndarray]:
+        """uint8 (H, W, 3) of each; an image is read once for people that follow one another."""
+        people = zip(numbers, matrices, strict=True)
+        for image, group in itertools.groupby(people, key=lambda one: samples.image[one[0]]):
+            pixels = samples.images[image]
+            for _, matrix in group:
+                yield warp(pixels, matrix, self.size)
+
+    def _find(self, numbers: Sequence[int], predict: Predict) -> np.ndarray:
+        """Joints (B, K, 3) of validation people: x, y in their images, score."""
+        matrices = [affine(*self.val.view(number, self.size), self.size) for number in numbers]
+        images = normalise(np.stack(list(self._crops(self.val, numbers, matrices))))
+        run = functools.partial(self._heatmaps, predict)
+        test = self.task.test
+        if test.flip:
+            heatmaps = flip_average(run, images, order=self.swapped, shift=test.shift)
+        else:
+            heatmaps = run(images)
+        joints = decode(heatmaps, decoder=self.task.decoder, sigma=self.task.sigma)
+        joints[..., :2] = apply(inverse(torch.stack(matrices)), joints[..., :2])
+        return joints.numpy()
+
+    def _heatmaps(self, predict: Predict, images: Tensor) -> Tensor:
+        # A network that has diverged finds nobody: numbers that are none become zeros.
+        heatmaps = torch.nan_to_num(predict(images).float().cpu(), posinf=0, neginf=0)
+        if self.task.loss != "cross_entropy":
+            return heatmaps
+        return F.softmax(heatmaps.flatten(2), dim=-1).reshape(heatmaps.shape)
+
+    def _ap(self, found: np.ndarray, out: Path | None) -> dict[str, float]:
+        boxes, least = self.prepared.array("val_scores"), self.task.test.joint_score
+        scores = person_scores(found, boxes, least=least)
+        kept = self._without_doubles(found, scores)
+        results = self._results(found, scores, kept)
+        if out is not None:
+            write_json(out / "predictions.json", results, indent=None)
+        return keypoint_ap(results, self.prepared.json("truth"), self.joints.sigmas)
+
+    def _without_doubles(self, found: np.ndarray, scores: np.ndarray) -> list[int]:
+        """Numbers of the people that OKS-NMS leaves, image by image."""
+        extents = np.array([self.val.view(n, self.size)[1] for n in range(len(self.val))])
+        areas, groups = extents.prod(1), defaultdict(list)
+        for number, who in enumerate(zip(*self._identities(), strict=True)):
+            groups[who].append(number)
+        limit, sigmas = self.task.test.oks_nms, self.joints.sigmas
+        return [
+            group[place]
+            for group in groups.values()
+            for place in oks_nms(found[group], scores[group], areas[group], sigmas, limit=limit)
+        ]
+
+    def _identities(self) -> tuple[list[int], list[int]]:
+        """COCO's numbers of every validation person's image and category."""
+        images, categories = (
+            self.prepared.array(f"val_{name}").tolist() for name in ("image_ids", "categories")
+        )
+        return images, categories
+
+    def _results(
+        self, found: np.ndarray, scores: np.ndarray, kept: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """People in COCO's results format."""
+        images, categories = self._identities()
+        return [
+            {
+                "image_id": images[number],
+                "category_id": categories[number],
+                "keypoints": found[number].flatten().tolist(),
+                "score": float(scores[number]),
+            }
+            for number in kept
+        ]
+
+    def _nme(self, found: np.ndarray, out: Path | None) -> dict[str, float]:
+        if out is not None:
+            scores = found[..., 2].mean(1)
+            results = self._results(found, scores, range(len(found)))
+            write_json(out / "predictions.json", results, indent=None)
+        first, second = (self.joints.names.index(name) for name in self.joints.normalise_by)
+        return {"nme": nme(found, self.val.joints, (first, second))}
+
+    def _pckh(self, found: np.ndarray, out: Path | None) -> dict[str, float]:
+        means, by_joint = pckh(found, self.val.joints, self.prepared.array("val_heads"))
+        if out is not None:
+            write_json(out / "details.json", {"pckh": by_joint})
+            savemat(out / "pred.mat", {"preds": found[..., :2] + 1.0})  # MPII counts from 1
+        return means
 
 
-def mirror(joints: np.ndarray, *, width: int) -> np.ndarray:
-    """Joints (B, K, 3) of the mirrored image: x -> width - 1 - x, left and right exchanged."""
-    mirrored = joints.copy()
+def load_samples(prepared: Prepared, split: str) -> Samples:
+    """The people of "train" or "val"."""
+    names = ("image", "centres", "extents", "joints")
+    # Still mapped from the file, but without the slow indexing of np.memmap.
+    arrays = {name: np.asarray(prepared.array(f"{split}_{name}")) for name in names}
+    return Samples(Images(prepared, split), **arrays)
+
+
+def whole_images(samples: Samples, size: Size) -> np.ndarray | None:
+    """(N, H, W, 3), if every sample is an image of its own, of this size, and all of it is shown.
+
+    Batches of these are taken at once, with nothing to compute.
+    """
+    images, (height, width) = samples.images, size
+    if images.pixels is None or not np.array_equal(samples.image, np.arange(len(images))):
+        return None
+    is_whole = (
+        all(images.size(number) == size for number in range(len(images)))
+        and (samples.centres == (width / 2, height / 2)).all()
+        and (samples.extents == (width, height)).all()
+    )
+    return np.asarray(images.pixels).reshape(-1, height, width, 3) if is_whole else None
+
+
+def warp(pixels: np.ndarray, matrix: Tensor, size: Size) -> np.ndarray:
+    """The crop (H, W, 3) of an image (any, any, 3) that `matrix` (2, 3) leads to."""
+    if pixels.shape[:2] == size and torch.equal(matrix, IDENTITY):
+        return pixels  # nothing to compute, and nothing to round
+    return np.asarray(crop(Image.fromarray(pixels), matrix, size))
+
+
+# --- augmentation --------------------------------------------------------------------------------
+
+
+def vary(
+    centre: Pair,
+    extent: Pair,
+    joints: np.ndarray,
+    *,
+    upper: np.ndarray,
+    size: Size,
+    by: PoseAugmentation,
+    rng: np.random.Generator,
+) -> tuple[Pair, Pair, float]:
+    """Centre, extent and rotation (degrees) of a training crop (official `JointsDataset.py`).
+
+    Args:
+        centre: x, y of the person's own crop.
+        extent: Its width and height in the image.
+        joints: (K, 3): x, y, visibility.
+        upper: (K,): which joints are of the upper body; none: no half bodies.
+        size: (H, W) of the crop.
+        by: How much to vary.
+        rng: Random numbers of this sample.
+    """
+    well_visible = upper.any() and (joints[:, 2] > 0).sum() > by.half_body_joints
+    if well_visible and rng.random() < by.half_body:
+        centre, extent = half_body(joints, upper=upper, size=size, rng=rng) or (centre, extent)
+    scale = np.clip(rng.normal(1, by.scale), 1 - by.scale, 1 + by.scale)
+    rotation = np.clip(rng.normal(0, by.rotation), -2 * by.rotation, 2 * by.rotation)
+    if rng.random() > by.rotation_share:
+        rotation = 0.0
+    return centre, (extent[0] * scale, extent[1] * scale), float(rotation)
+
+
+def half_body(
+    joints: np.ndarray, *, upper: np.ndarray, size: Size, rng: np.random.Generator
+) -> tuple[Pair, Pair] | None:
+    """Centre and extent around one half's labelled joints, or None if they are too few.
+
+    The upper half, if it has three joints, for a normal number below 0.5: 69 of 100 times, as
+    the official `half_body_transform` (`lib/dataset/JointsDataset.py`) draws it.
+    """
+    labelled = joints[:, 2] > 0
+    above, below = (joints[labelled & half, :2].astype(float) for half in (upper, ~upper))
+    is_upper = rng.normal() < 0.5 and len(above) > 2
+    chosen = above if is_upper or len(below) <= 2 else below
+    if len(chosen) < 2:
+        return None
+    (x, y), (width, height) = chosen.mean(0).tolist(), np.ptp(chosen, axis=0).tolist()
+    if not width and not height:
+        return None
+    return (x, y), fit((width * HALF_PADDING, height * HALF_PADDING), size)
+
+
+def swap_order(pairs: Sequence[tuple[int, int]], count: int) -> list[int]:
+    """Which of `count` joints each joint of a mirrored image is."""
+    order = list(range(count))
+    for left, right in pairs:
+        order[left], order[right] = right, left
+    return order
+
+
+def mirror(joints: Tensor, *, width: int, order: Sequence[int]) -> Tensor:
+    """Joints (B, K, 3) of mirrored crops: x -> width - 1 - x, left and right exchanged."""
+    mirrored = joints[:, order]  # a copy
     mirrored[..., 0] = width - 1 - mirrored[..., 0]
-    order = np.arange(joints.shape[1])
-    for left, right in FLIP_PAIRS:
-        order[[left, right]] = right, left
-    return mirrored[:, order]
+    return mirrored
+
+
+def flip_average(
+    run: Callable[[Tensor], Tensor], images: Tensor, *, order: Sequence[int], shift: bool
+) -> Tensor:
+    """Heatmaps (B, K, h, w): the mean of those of images and of their mirror images (section 4).
+
+    Args:
+        run: From images (B, 3, H, W) to heatmaps.
+        images: The images.
+        order: Of `swap_order`.
+        shift: Move what the mirror images say by one pixel to the right, as official
+            `SHIFT_HEATMAP`: a joint at pixel x of a crop is at (W - 1 - x) / 4 in the heatmap of
+            the mirrored crop, which mirrored back is x / 4 - 3 / 4.
+    """
+    heatmaps, mirrored = run(images), run(images.flip(-1)).flip(-1)[:, order]
+    if shift:
+        mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], dim=-1)
+    return (heatmaps + mirrored) / 2
+
+
+# --- targets and losses --------------------------------------------------------------------------
+
+
+def heatmap_size(size: Size) -> tuple[int, int]:
+    """(h, w) of the heatmaps of crops (H, W), rounded up."""
+    return -(-size[0] // STRIDE), -(-size[1] // STRIDE)
 
 
 def gaussian_targets(
@@ -102,7 +405,7 @@ def gaussian_targets(
     """Target heatmaps: a Gaussian of height 1 at each joint, cut at 3 sigma.
 
     Args:
-        joints: (B, K, 3): x, y in input pixels, visibility.
+        joints: (B, K, 3): x, y in pixels of the crop, visibility.
         shape: (h, w) of the heatmaps.
         sigma: Heatmap pixels; 2 at 256x192 in the paper (section 4).
         subpixel: Put it where the joint is, not at the nearest pixel as the official code does.
@@ -131,6 +434,12 @@ def heatmap_mse(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     return 0.5 * ((output - target) ** 2 * weights[..., None, None]).mean()
 
 
+def heatmap_ohkm(output: Tensor, target: Tensor, weights: Tensor, *, count: int) -> Tensor:
+    """The same over the `count` worst joints of each person (official `JointsOHKMMSELoss`)."""
+    losses = 0.5 * ((output - target) ** 2).mean((2, 3)) * weights
+    return losses.topk(count, dim=1).values.mean()
+
+
 def spatial_cross_entropy(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """A softmax over all positions against the Gaussian, scaled to sum 1; mean over joints."""
     shares = target.flatten(2)
@@ -140,87 +449,3 @@ def spatial_cross_entropy(output: Tensor, target: Tensor, weights: Tensor) -> Te
 
 
 LOSSES = {"mse": heatmap_mse, "cross_entropy": spatial_cross_entropy}
-
-
-def decode(heatmaps: Tensor, *, subpixel: bool) -> Tensor:
-    """Joints (B, K, 3) from heatmaps (B, K, h, w): x, y in input pixels, and the peak's value.
-
-    On both axes, away from the border, the peak is moved a quarter of a pixel towards its higher
-    neighbour (section 4, "quarter offset"), or, for `subpixel`, to the top of the parabola
-    through the logarithms of the three values, which is exact for a Gaussian.
-    """
-    height, width = heatmaps.shape[-2:]
-    score, index = heatmaps.flatten(2).max(-1)
-    y, x = index // width, index % width
-    interior = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
-    padded = F.pad(heatmaps, (1, 1, 1, 1)).flatten(2)
-
-    def shift(step: int) -> Tensor:
-        place = (y + 1) * (width + 2) + (x + 1)
-        before, after = (padded.gather(2, (place + s)[..., None])[..., 0] for s in (-step, step))
-        offset = _parabola_top(before, score, after) if subpixel else _quarter(before, after)
-        return torch.where(interior, offset, 0.0)
-
-    places = torch.stack([x + shift(1), y + shift(width + 2)], dim=-1) * STRIDE
-    return torch.cat([places, score[..., None]], dim=-1)
-
-
-def _quarter(before: Tensor, after: Tensor) -> Tensor:
-    return torch.sign(after - before) * 0.25
-
-
-def _parabola_top(before: Tensor, peak: Tensor, after: Tensor) -> Tensor:
-    """Where the parabola through the logarithms at -1, 0, 1 is highest, at most half a pixel."""
-    low, top, high = (values.clamp_min(1e-10).log() for values in (before, peak, after))
-    bend = (2 * top - low - high).clamp_min(1e-6)
-    return (0.5 * (high - low) / bend).clamp(-0.5, 0.5)
-
-
-def keypoint_ap(
-    predictions: np.ndarray, keypoints: np.ndarray, areas: np.ndarray, boxes: np.ndarray
-) -> dict[str, float]:
-    """AP, AP50, AP75, AR by pycocotools, one person per image.
-
-    Args:
-        predictions: (N, K, 3): x, y, score; a person's score is the mean of its joints'.
-        keypoints: (N, K, 3): x, y, visibility.
-        areas: (N,): pixels, for OKS.
-        boxes: (N, 4): x, y, width, height.
-    """
-    persons = [
-        {
-            "id": number + 1,
-            "image_id": number + 1,
-            "category_id": 1,
-            "keypoints": keypoints[number].flatten().tolist(),
-            "num_keypoints": int((keypoints[number, :, 2] > 0).sum()),
-            "area": float(areas[number]),
-            "bbox": boxes[number].tolist(),
-            "iscrowd": 0,
-        }
-        for number in range(len(keypoints))
-    ]
-    results = [
-        {
-            "image_id": number + 1,
-            "category_id": 1,
-            "keypoints": person.flatten().tolist(),
-            "score": float(person[:, 2].mean()),
-        }
-        for number, person in enumerate(predictions)
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
-        truth = COCO()
-        truth.dataset = {
-            "info": {},
-            "images": [{"id": person["image_id"]} for person in persons],
-            "annotations": persons,
-            "categories": [{"id": 1, "name": "person"}],
-        }
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    names = {"ap": 0, "ap50": 1, "ap75": 2, "ar": 5}  # places in COCOeval.stats for keypoints
-    return {name: float(evaluation.stats[place]) for name, place in names.items()}

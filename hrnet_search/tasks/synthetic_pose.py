@@ -22,58 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-KEYPOINTS: tuple[str, ...] = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-)
-
-SKELETON: tuple[tuple[int, int], ...] = (
-    (15, 13),
-    (13, 11),
-    (16, 14),
-    (14, 12),
-    (11, 12),
-    (5, 11),
-    (6, 12),
-    (5, 6),
-    (5, 7),
-    (6, 8),
-    (7, 9),
-    (8, 10),
-    (1, 2),
-    (0, 1),
-    (0, 2),
-    (1, 3),
-    (2, 4),
-    (3, 5),
-    (4, 6),
-)
-
-FLIP_PAIRS: tuple[tuple[int, int], ...] = (
-    (1, 2),
-    (3, 4),
-    (5, 6),
-    (7, 8),
-    (9, 10),
-    (11, 12),
-    (13, 14),
-    (15, 16),
-)
+from ..joints import COCO
 
 _SUPERSAMPLING = 3
 _BOX_PADDING = 1.25
@@ -270,7 +219,7 @@ def generate(
     height, width = size
     samples = PoseSamples(
         images=np.empty((num, height, width, 3), np.uint8),
-        keypoints=np.empty((num, len(KEYPOINTS), 3), np.float32),
+        keypoints=np.empty((num, len(COCO.names), 3), np.float32),
         areas=np.empty(num, np.float32),
         boxes=np.empty((num, 4), np.float32),
     )
@@ -304,7 +253,7 @@ def _generate_one(
     for shape in _sample_occluders(rng, figure, look, size):
         canvas.paint(shape, _OCCLUDER)
 
-    keypoints = np.zeros((len(KEYPOINTS), 3))
+    keypoints = np.zeros((len(COCO.names), 3))
     keypoints[:, 2] = _visibility(canvas, figure, size)
     labelled = keypoints[:, 2] > 0
     keypoints[labelled, :2] = figure.joints[labelled, :2]
@@ -385,7 +334,7 @@ def _articulate(pose: _Pose, build: _Build) -> _Figure:
         @ _rotation((2, 1), pose.head[1])
         @ _rotation((2, 0), pose.head[0])
     )
-    joints = np.zeros((len(KEYPOINTS), 3))
+    joints = np.zeros((len(COCO.names), 3))
 
     shoulders = np.zeros((2, 3))
     shoulders[:, 0] = outward * build.shoulder

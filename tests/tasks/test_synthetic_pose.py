@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hrnet_search.joints import COCO
 from hrnet_search.tasks import synthetic_pose as sp
 
-COCO_KEYPOINTS = [
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder"),
-    *("right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip"),
-    *("right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-]
-COCO_SKELETON_FROM_ONE = [
-    *([16, 14], [14, 12], [17, 15], [15, 13], [12, 13], [6, 12], [7, 13], [6, 7], [6, 8], [7, 9]),
-    *([8, 10], [9, 11], [2, 3], [1, 2], [1, 3], [2, 4], [3, 5], [4, 6], [5, 7]),
-]
 SIZE = (64, 48)
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 ALL_BLACK = sp._Look(*(BLACK,) * 8)
@@ -73,20 +65,9 @@ def mirror(pose: sp._Pose) -> sp._Pose:
 
 def swap_sides() -> list[int]:
     order = list(range(17))
-    for left, right in sp.FLIP_PAIRS:
+    for left, right in COCO.index(COCO.flip_pairs):
         order[left], order[right] = right, left
     return order
-
-
-def test_names_skeleton_and_pairs_are_cocos() -> None:
-    assert list(sp.KEYPOINTS) == COCO_KEYPOINTS
-    assert [[a + 1, b + 1] for a, b in sp.SKELETON] == COCO_SKELETON_FROM_ONE
-    pairs = [
-        (COCO_KEYPOINTS.index(name), COCO_KEYPOINTS.index(name.replace("left", "right")))
-        for name in COCO_KEYPOINTS
-        if name.startswith("left")
-    ]
-    assert list(sp.FLIP_PAIRS) == pairs
 
 
 def test_arrays_have_the_promised_shapes_and_types(samples: sp.PoseSamples) -> None:

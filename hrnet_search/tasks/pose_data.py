@@ -1,0 +1,549 @@
+"""Preparing pose data: COCO's format and MPII's, checked, as one kind of records.
+
+Prepared data of every kind has, for the splits train and val with N people and K joints:
+
+* `Images` of the split's name: the images that its people are in;
+* `{split}_image` (N,): which of them; `{split}_centres` (N, 2) and `{split}_extents` (N, 2): what
+  of it a crop must show, x, y and width, height in its pixels, padded, of any shape;
+* `{split}_joints` (N, K, 3): x, y in pixels of the image, and 0 where not labelled.
+
+For COCO's AP there are also `truth`, in COCO's annotation format, and (N,) each `val_image_ids`,
+`val_categories` and `val_scores` of the boxes; for PCKh `val_heads` (N,): sizes of the heads.
+"""
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.io import loadmat
+
+from ..errors import InputError
+from ..joints import MPII, JointSet
+from ..keypoints import PADDING
+from ..settings import CocoPose, MpiiPose
+from .cache import Prepared, Writer, cached
+from .images import Folder, Progress, Source, decoded_gib, open_folder, store
+
+FORMAT = 1  # of the arrays; with another number older cache entries are not used
+MPII_UNIT = 200  # pixels that a person is high at MPII's scale 1 (official `lib/dataset/mpii.py`)
+HEAD_SHARE = 0.6  # of the diagonal of a head's box is MPII's size of the head (same file)
+MPII_SHIFT = 15  # times the scale: the centre is moved down, not to cut off feet (same file)
+
+
+@dataclass(frozen=True)
+class Person:
+    """One sample.
+
+    Args:
+        image: Its image: COCO's number, or the name of the file.
+        centre: x, y in pixels of the image.
+        extent: Width, height that the crop must show.
+        joints: x, y, visibility of each joint, one after the other; zeros of a detector's box.
+        category: COCO's number.
+        score: Of a detector's box.
+    """
+
+    image: int | str
+    centre: tuple[float, float]
+    extent: tuple[float, float]
+    joints: Sequence[float]
+    category: int = 1
+    score: float = 1.0
+
+
+@dataclass(frozen=True)
+class Split:
+    """The people of a split, and what there is to know about them.
+
+    Args:
+        people: The samples.
+        sources: Every image that one of them is in.
+        more: Arrays and JSON values for the metric.
+    """
+
+    people: Sequence[Person]
+    sources: Mapping[int | str, Source]
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prepare(data: CocoPose | MpiiPose, metric: str, progress: Progress) -> Prepared:
+    """Check all annotations, decode every image once, and keep what trials need.
+
+    Args:
+        data: Settings of the data.
+        metric: What is measured on the validation people, `PoseTask.metric`.
+        progress: Called with images done and images in all.
+
+    Raises:
+        InputError: A file is missing, broken or not what it should be.
+    """
+    root = Path(data.root)
+    if isinstance(data, CocoPose):
+        splits = _coco_splits(root, data, metric)
+        files = [data.train_annotations, data.val_annotations, data.val_boxes]
+    else:
+        splits = _mpii_splits(root, data)
+        files = [data.train_annotations, data.val_annotations, data.val_truth]
+    sources = {name: list(split.sources.values()) for name, split in splits.items()}
+    everything = [source for some in sources.values() for source in some]
+    identity = {
+        "format": FORMAT,
+        "kind": data.kind,
+        "joints": data.num_outputs,
+        "box_padding": getattr(data, "box_padding", PADDING),
+        "cache_gib": data.cache_gib,
+        "files": _digest([root / name for name in files if name], everything),
+    }
+
+    def make(writer: Writer) -> None:
+        done = iter(range(1, len(everything) + 1))
+        keep = decoded_gib(everything) <= data.cache_gib
+        for name, split in splits.items():
+            store(
+                writer,
+                name,
+                sources[name],
+                keep=keep,
+                advance=lambda: progress(next(done), len(everything)),
+            )
+            _write(writer, name, split, data.num_outputs)
+
+    return cached(identity, make)
+
+
+def write_samples(
+    writer: Writer,
+    split: str,
+    *,
+    image: np.ndarray,
+    centres: np.ndarray,
+    extents: np.ndarray,
+    joints: np.ndarray,
+) -> None:
+    """The arrays that every kind of pose data has; shapes as at the head of this module."""
+    writer.array(f"{split}_image", image.astype(np.int64))
+    writer.array(f"{split}_centres", centres.astype(np.float64))
+    writer.array(f"{split}_extents", extents.astype(np.float64))
+    writer.array(f"{split}_joints", joints.astype(np.float32))
+
+
+def _write(writer: Writer, name: str, split: Split, num_joints: int) -> None:
+    places = {image: place for place, image in enumerate(split.sources)}
+    write_samples(
+        writer,
+        name,
+        image=np.array([places[person.image] for person in split.people]),
+        centres=np.array([person.centre for person in split.people]),
+        extents=np.array([person.extent for person in split.people]),
+        joints=np.array([person.joints for person in split.people]).reshape(-1, num_joints, 3),
+    )
+    for key, value in split.more.items():
+        if isinstance(value, np.ndarray):
+            writer.array(key, value)
+        else:
+            writer.json(key, value)
+
+
+def _digest(files: Sequence[Path], sources: Sequence[Source]) -> str:
+    """Changes when one of the files does."""
+    found = [Folder(file.parent).fingerprint(file.name) for file in files]
+    found += [source.folder.fingerprint(source.name) for source in sources]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+# --- COCO's format -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A checked annotation file.
+
+    Args:
+        file: Where it is.
+        images: Entries by number.
+        annotations: Those of the categories, in the order of the file.
+        categories: Those with as many keypoints as the settings name.
+    """
+
+    file: Path
+    images: Mapping[int, Mapping[str, Any]]
+    annotations: Sequence[Mapping[str, Any]]
+    categories: Mapping[int, str]
+
+
+def _coco_splits(root: Path, data: CocoPose, metric: str) -> dict[str, Split]:
+    if metric == "nme" and data.val_boxes:
+        rule = "metric nme compares people with their own annotations; leave it out"
+        raise InputError(rule, key="data.val_boxes", value=data.val_boxes)
+    splits = {}
+    for name, images, annotations in (
+        ("train", data.train_images, data.train_annotations),
+        ("val", data.val_images, data.val_annotations),
+    ):
+        folder = open_folder(root, images, key=f"data.{name}_images")
+        file = _find(root, annotations, key=f"data.{name}_annotations")
+        coco = read_coco(file, data.num_outputs)
+        people = coco_people(coco, data.box_padding)
+        more = {}
+        if name == "val":
+            if metric == "nme":
+                _check_normalisers(people, data.joints, file)
+            if data.val_boxes:
+                boxes = _find(root, data.val_boxes, key="data.val_boxes")
+                people = read_boxes(boxes, coco, data.num_outputs, data.box_padding)
+            more = _for_ap(coco, people)
+        splits[name] = Split(people, _coco_sources(coco, people, folder), more)
+    return splits
+
+
+def read_coco(file: Path, num_joints: int) -> CocoFile:
+    """The annotations of a file in COCO's format.
+
+    Args:
+        file: The .json file.
+        num_joints: How many keypoints the settings name.
+
+    Raises:
+        InputError: It is no JSON, not COCO's, or has other keypoints.
+    """
+    content = _read_json(file)
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise InputError(f"is not in COCO's format: no list {key!r} of objects", file=file)
+    categories = _categories(content["categories"], num_joints, file)
+    images: dict[int, Mapping[str, Any]] = {}
+    for place, image in enumerate(content["images"]):
+        at = _At(file, f"images.{place}", image)
+        number = at.whole("id")
+        if number in images:
+            raise InputError("is the id of two images", key=f"{at.key}.id", value=number, file=file)
+        size = {"height": at.whole("height", least=1), "width": at.whole("width", least=1)}
+        images[number] = {"file_name": at.text("file_name"), **size}
+    annotations = [
+        _annotation(_At(file, f"annotations.{place}", entry), images, num_joints)
+        for place, entry in enumerate(content["annotations"])
+        if entry.get("category_id") in categories
+    ]
+    return CocoFile(file, images, annotations, categories)
+
+
+def coco_people(coco: CocoFile, padding: float) -> list[Person]:
+    """The people of a file that can be learned from, image by image, in the order of the file.
+
+    As in the official code (`lib/dataset/coco.py`): no crowds, nobody without a labelled joint or
+    an area; boxes are cut at the borders of their image, and left out if nothing is left.
+
+    Args:
+        coco: The file.
+        padding: A crop shows so many times the box.
+
+    Raises:
+        InputError: There is nobody.
+    """
+    by_image = defaultdict(list)
+    for entry in coco.annotations:
+        box = clip(entry["bbox"], coco.images[entry["image_id"]])
+        if not entry["iscrowd"] and entry["area"] > 0 and box and any(entry["keypoints"][2::3]):
+            joints, category = entry["keypoints"], entry["category_id"]
+            person = _person(entry["image_id"], box, padding, joints=joints, category=category)
+            by_image[person.image].append(person)
+    people = [person for image in coco.images for person in by_image[image]]
+    if not people:
+        rule = "has no person (not a crowd) with a labelled joint and a box inside its image"
+        raise InputError(rule, file=coco.file)
+    return people
+
+
+def clip(box: Sequence[float], image: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """x, y, width, height of the box inside its image, or None.
+
+    The official code's (`lib/dataset/coco.py`), from the centre of the first pixel to that of the
+    last. Boxes that begin outside are cut here; there they are moved into the image.
+    """
+    x, y, width, height = box
+    left, top = max(0.0, x), max(0.0, y)
+    right = min(image["width"] - 1, x + max(0.0, width - 1))
+    bottom = min(image["height"] - 1, y + max(0.0, height - 1))
+    sides = (right - left, bottom - top)
+    return (left, top, *sides) if min(sides) >= 0 and max(sides) > 0 else None
+
+
+def read_boxes(file: Path, coco: CocoFile, num_joints: int, padding: float) -> list[Person]:
+    """A detector's boxes in COCO's results format, with a score above 0, image by image.
+
+    Args:
+        file: The .json file: a list of objects with image_id, category_id, bbox and score.
+        coco: The annotations of the same images.
+        num_joints: K.
+        padding: A crop shows so many times the box.
+
+    Raises:
+        InputError: It is something else, names an unknown image, or has no box to use.
+    """
+    content = _read_json(file)
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise InputError("is not in COCO's results format: a list of objects", file=file)
+    by_image = defaultdict(list)
+    for place, entry in enumerate(content):
+        at = _At(file, str(place), entry)
+        image, category = at.image(coco.images), at.whole("category_id")
+        box, score = at.numbers("bbox", 4), at.number("score")
+        if category in coco.categories and score > 0 and min(box[2:]) > 0:
+            joints = [0.0] * 3 * num_joints
+            person = _person(image, box, padding, joints=joints, category=category, score=score)
+            by_image[image].append(person)
+    people = [person for image in coco.images for person in by_image[image]]
+    if not people:
+        raise InputError("has no box of a person with a score above 0", file=file)
+    return people
+
+
+def _person(image: int, box: Sequence[float], padding: float, **more: Any) -> Person:
+    x, y, width, height = box
+    centre, extent = (x + width / 2, y + height / 2), (width * padding, height * padding)
+    return Person(image=image, centre=centre, extent=extent, **more)
+
+
+def _categories(
+    entries: Sequence[Mapping[str, Any]], num_joints: int, file: Path
+) -> dict[int, str]:
+    """Names by number of the categories with so many keypoints; some files leave the list empty."""
+    labelled = [entry for entry in entries if isinstance(entry.get("keypoints"), list)]
+    if not labelled:
+        raise InputError("no category has keypoints", key="categories", file=file)
+    found = {
+        _At(file, "categories", entry).whole("id"): str(entry.get("name"))
+        for entry in labelled
+        if len(entry["keypoints"]) in (0, num_joints)
+    }
+    if not found:
+        count, name = len(labelled[0]["keypoints"]), labelled[0].get("name")
+        rule = f"category {name!r} has {count} keypoints, but the settings name {num_joints}"
+        raise InputError(rule, key="categories", file=file)
+    return found
+
+
+def _annotation(at: "_At", images: Mapping[int, Any], num_joints: int) -> dict[str, Any]:
+    """What is used of a person's entry, checked; area and num_keypoints filled in."""
+    image, box = at.image(images), at.numbers("bbox", 4)
+    joints = at.numbers("keypoints", 3 * num_joints)
+    return {
+        "image_id": image,
+        "category_id": at.whole("category_id"),
+        "bbox": box,
+        "keypoints": joints,
+        "num_keypoints": at.whole("num_keypoints", default=sum(v > 0 for v in joints[2::3])),
+        "area": at.number("area", default=max(0.0, box[2]) * max(0.0, box[3])),
+        "iscrowd": at.whole("iscrowd", default=0),
+    }
+
+
+def _coco_sources(
+    coco: CocoFile, people: Sequence[Person], folder: Folder
+) -> dict[int | str, Source]:
+    used = {person.image for person in people}
+    return {
+        number: Source(folder, image["file_name"], (image["height"], image["width"]))
+        for number, image in coco.images.items()
+        if number in used
+    }
+
+
+def _for_ap(coco: CocoFile, people: Sequence[Person]) -> dict[str, Any]:
+    """The truth without what AP does not need, and whom the results are of."""
+    # Numbered anew, because COCOeval takes an annotation of number 0 for none.
+    annotations = [{"id": place, **entry} for place, entry in enumerate(coco.annotations, start=1)]
+    return {
+        "truth": {
+            "info": {},
+            "images": [{"id": number} for number in coco.images],
+            "annotations": annotations,
+            "categories": [{"id": key, "name": name} for key, name in coco.categories.items()],
+        },
+        "val_image_ids": np.array([person.image for person in people], dtype=np.int64),
+        "val_categories": np.array([person.category for person in people], dtype=np.int64),
+        "val_scores": np.array([person.score for person in people]),
+    }
+
+
+def _check_normalisers(people: Sequence[Person], joints: JointSet, file: Path) -> None:
+    pair = [joints.names.index(name) for name in joints.normalise_by]
+    if not any(all(person.joints[3 * place + 2] > 0 for place in pair) for person in people):
+        rule = f"nobody has both {' and '.join(joints.normalise_by)} labelled, as metric nme needs"
+        raise InputError(rule, file=file)
+
+
+# --- MPII's format -------------------------------------------------------------------------------
+
+
+def _mpii_splits(root: Path, data: MpiiPose) -> dict[str, Split]:
+    folder = open_folder(root, data.images, key="data.images")
+    file = _find(root, data.train_annotations, key="data.train_annotations")
+    train = [p for p in read_mpii(file) if any(p.joints[2::3]) and min(p.extent) > 0]
+    if not train:
+        raise InputError("has no person with a labelled joint", file=file)
+    file = _find(root, data.val_annotations, key="data.val_annotations")
+    val = read_mpii(file)
+    for place, person in enumerate(val):
+        if min(person.extent) <= 0:
+            raise InputError("must be above 0", key=f"{place}.scale", file=file)
+    truth = _find(root, data.val_truth, key="data.val_truth")
+    joints, heads = read_mpii_truth(truth, len(val))
+    val = [replace(p, joints=one.flatten()) for p, one in zip(val, joints, strict=True)]
+    return {
+        name: Split(people, {p.image: Source(folder, str(p.image)) for p in people}, more)
+        for name, people, more in (("train", train, {}), ("val", val, {"val_heads": heads}))
+    }
+
+
+def read_mpii(file: Path) -> list[Person]:
+    """The people of one of the official code's lists (`lib/dataset/mpii.py`), in its order.
+
+    Its coordinates count from 1. The crop is a square of 1.25 x 200 x scale pixels.
+
+    Raises:
+        InputError: It is something else, or empty.
+    """
+    content = _read_json(file)
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise InputError("is not in MPII's format: a list of objects", file=file)
+    if not content:
+        raise InputError("has no person", file=file)
+    return [_mpii_person(_At(file, str(place), entry)) for place, entry in enumerate(content)]
+
+
+def _mpii_person(at: "_At") -> Person:
+    x, y = at.numbers("center", 2)
+    scale, count = at.number("scale"), len(MPII.names)
+    places, labelled = at.pairs("joints", count), at.numbers("joints_vis", count)
+    side = PADDING * MPII_UNIT * scale
+    joints = [(a - 1, b - 1, v) for (a, b), v in zip(places, labelled, strict=True)]
+    return Person(
+        image=at.text("image"),
+        centre=(x - 1, y + MPII_SHIFT * scale - 1),
+        extent=(side, side),
+        joints=[value for joint in joints for value in joint],
+    )
+
+
+def read_mpii_truth(file: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (N, K, 3) and sizes of heads (N,) of the official `gt_valid.mat`.
+
+    Args:
+        file: The file.
+        count: N, people of the list that it belongs to.
+
+    Raises:
+        InputError: It cannot be read, or is of other people.
+    """
+    try:
+        content = loadmat(file)
+    except Exception as error:  # scipy lets through whatever it stumbles over
+        raise InputError(f"is not a readable .mat file ({error})", file=file) from None
+    shapes = {
+        "pos_gt_src": (len(MPII.names), 2, count),
+        "jnt_missing": (len(MPII.names), count),
+        "headboxes_src": (2, 2, count),
+    }
+    for name, shape in shapes.items():
+        if name not in content:
+            raise InputError(f"has no {name}", file=file)
+        if content[name].shape != shape:
+            rule = f"must be of shape {shape}: {count} people are in val_annotations"
+            raise InputError(rule, key=name, value=content[name].shape, file=file)
+    places = content["pos_gt_src"].transpose(2, 0, 1) - 1.0  # counted from 1
+    labelled = 1.0 - content["jnt_missing"].T
+    corners = content["headboxes_src"].astype(np.float64)
+    heads = HEAD_SHARE * np.linalg.norm(corners[1] - corners[0], axis=0)
+    if not (heads > 0).all():
+        raise InputError("a head has no size", key="headboxes_src", file=file)
+    return np.concatenate([places, labelled[..., None]], axis=-1), heads
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def _find(root: Path, name: str, *, key: str) -> Path:
+    if not (root / name).is_file():
+        raise InputError(f"there is no such file in {root}", key=key, value=name)
+    return root / name
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot be read ({error})", file=file) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON ({error})", file=file) from None
+
+
+@dataclass(frozen=True)
+class _At:
+    """An entry of a JSON file whose values are asked for by name and kind.
+
+    Args:
+        file: Where it is.
+        key: Its dotted path in there.
+        entry: Its values.
+    """
+
+    file: Path
+    key: str
+    entry: Mapping[str, Any]
+
+    def number(self, name: str, *, default: float | None = None) -> float:
+        value = self.entry.get(name, default)
+        if not _is_number(value):
+            raise self.wrong(name, "must be a number")
+        return float(value)
+
+    def whole(self, name: str, *, default: int | None = None, least: int | None = None) -> int:
+        value = self.entry.get(name, default)
+        if not _is_number(value) or value != int(value):
+            raise self.wrong(name, "must be a whole number")
+        if least is not None and value < least:
+            raise self.wrong(name, f"must be {least} or more")
+        return int(value)
+
+    def text(self, name: str) -> str:
+        value = self.entry.get(name)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(name, "must be a name")
+        return value
+
+    def numbers(self, name: str, count: int) -> list[float]:
+        value = self.entry.get(name)
+        if not isinstance(value, list) or len(value) != count or not all(map(_is_number, value)):
+            raise self.wrong(name, f"must be a list of {count} numbers")
+        return [float(number) for number in value]
+
+    def pairs(self, name: str, count: int) -> list[list[float]]:
+        value = self.entry.get(name)
+        if not isinstance(value, list) or len(value) != count:
+            raise self.wrong(name, f"must be a list of {count} pairs")
+        inside = _At(self.file, f"{self.key}.{name}", {str(i): v for i, v in enumerate(value)})
+        return [inside.numbers(str(place), 2) for place in range(count)]
+
+    def image(self, images: Mapping[int, Any]) -> int:
+        number = self.whole("image_id")
+        if number not in images:
+            raise self.wrong("image_id", "is not the id of an image")
+        return number
+
+    def wrong(self, name: str, rule: str) -> InputError:
+        if name not in self.entry:
+            return InputError("is missing", key=f"{self.key}.{name}", file=self.file)
+        value = self.entry[name]
+        return InputError(rule, key=f"{self.key}.{name}", value=value, file=self.file)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
