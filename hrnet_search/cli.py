@@ -58,6 +58,18 @@ A network is counted in closed form, by fvcore, ptflops and PyTorch, and its mem
 estimated and measured on this machine. A space is only counted: nothing is trained or built.
 """
 
+PREDICT_EPILOG = """\
+examples:
+  hrnet-search predict reports/smoke/winner photo.jpg --out predictions
+  hrnet-search predict reports/camvid_fusion_ablation/winner data/camvid/val --out predictions
+  hrnet-search predict reports/pose/winner crowd.jpg --boxes boxes.json --out predictions
+
+Writes NAME.png, the picture with what was found drawn on it, and NAME.json; of a segmentation
+also NAME_labels.png, the number of every pixel's class. For joints, boxes.json says where people
+are, [{"image": "crowd.jpg", "bbox": [x, y, width, height], "score": 0.9}, ...] in pixels ("score"
+may be left out); without --boxes every picture is one person.
+"""
+
 TABLES_EPILOG = """\
 examples:
   hrnet-search tables 1 15                        in the terminal
@@ -152,6 +164,23 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
     if folder is None:
         raise InputError("no trial of an HRNet is complete yet", file=run)
     print(f"Exported: {folder}")
+    return DONE
+
+
+def _predict(options: argparse.Namespace, _: list[str]) -> int:
+    from .files import require_writable
+    from .predict import find_images, open_winner, plan, predict, read_people
+
+    winner = open_winner(options.winner)
+    if options.boxes and winner.task != "pose":
+        rule = f"is for networks that find joints; this one is for {winner.task}"
+        raise InputError(rule, key="--boxes", value=str(options.boxes))
+    people = read_people(options.boxes) if options.boxes else None
+    jobs = plan(find_images(options.images, winner), options.out, people)
+    require_writable(options.out, key="--out")
+    with _bar("Predicting") as advance:
+        predict(winner, jobs, options.out, advance)
+    print(f"Predictions: {options.out}  ({len(jobs)} {'images' if len(jobs) > 1 else 'image'})")
     return DONE
 
 
@@ -399,6 +428,18 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
     export.add_argument("--trial", type=int, help="number of the trial (default: the best)")
     _add_out(export)
+
+    predict = _command(
+        commands, "predict", "draw what a trained network finds", _predict, PREDICT_EPILOG
+    )
+    predict.add_argument(
+        "winner", type=Path, metavar="WINNER", help="folder of an exported network"
+    )
+    predict.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="an image, or a folder of images"
+    )
+    predict.add_argument("--out", type=Path, required=True, metavar="DIR", help="write there")
+    predict.add_argument("--boxes", type=Path, metavar="FILE", help="where people are, as JSON")
     return parser
 
 

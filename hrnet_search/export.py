@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -27,8 +27,10 @@ from .tasks import load_task, prepare
 from .tasks.base import Task, normalise
 
 PACKAGE = Path(__file__).parent
-# Copied as they are: the network's source imports torch and the standard library alone.
-SOURCES = ("arch.py", "blueprint.py", "errors.py", "model/*.py")
+# Copied as they are: the network's source imports torch and the standard library alone, what
+# stands around it Pillow as well.
+SOURCES = ("arch.py", "blueprint.py", "errors.py", "model/*.py", "drawing.py")
+POSE_SOURCES = ("keypoints.py",)
 
 _VERIFY = """
 import sys, torch
@@ -38,9 +40,11 @@ from safetensors.torch import load_file
 from network import load_network
 expected = load_file(sys.argv[2])
 with torch.inference_mode():
-    output = load_network(sys.argv[1])(expected["input"])
-if not torch.equal(output, expected["output"]):
-    sys.exit(f"outputs differ by up to {(output - expected['output']).abs().max().item():g}")
+    outputs = load_network(sys.argv[1])(expected.pop("input"))
+outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+for output, wanted in zip(outputs, (expected[key] for key in sorted(expected)), strict=True):
+    if not torch.equal(output, wanted):
+        sys.exit(f"outputs differ by up to {(output - wanted).abs().max().item():g}")
 """
 
 
@@ -51,13 +55,14 @@ def choose_winner(results: Sequence[Result], key: str) -> Result | None:
 
     Args:
         results: Results of one study.
-        key: The metric that decides.
+        key: The metric that decides, upwards or downwards as `METRICS` says.
     """
+    sign = 1 if METRICS[key].direction == "maximize" else -1
     arms: dict[str, list[tuple[float, Result]]] = {}
     for result in results:
         value = result.value(key)
         if result.state == "complete" and value is not None and RIVAL_KNOB not in result.arch:
-            arms.setdefault(result.arm, []).append((value, result))
+            arms.setdefault(result.arm, []).append((sign * value, result))
     if not arms:
         return None
     most = max(len(entries) for entries in arms.values())
@@ -130,14 +135,14 @@ def _fill(folder: Path, run: Path, study: Study, result: Result) -> None:
     write_json(folder / "preprocess.json", task.preprocessing())
     (folder / "weights.safetensors").write_bytes(weights)
     Image.fromarray(task.sample()).save(folder / "sample.png")
-    _copy_sources(folder / "network")
+    _copy_sources(folder / "network", study.task.kind)
     shutil.copy(PACKAGE / "templates" / f"example_{study.task.kind}.py", folder / "example.py")
-    (folder / "README.md").write_text(_card(study, result))
+    (folder / "README.md").write_text(_card(study, result, task.head))
     _verify(folder, model.eval(), task)
 
 
-def _copy_sources(folder: Path) -> None:
-    for pattern in SOURCES:
+def _copy_sources(folder: Path, kind: str) -> None:
+    for pattern in (*SOURCES, *(POSE_SOURCES if kind == "pose" else ())):
         for file in PACKAGE.glob(pattern):
             target = folder / file.relative_to(PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,10 +154,12 @@ def _verify(folder: Path, model: nn.Module, task: Task) -> None:
     """Compare outputs bit for bit in a process that cannot import this package."""
     image = normalise(task.sample()[None]).contiguous()  # the layout that a file keeps
     with torch.inference_mode():
-        output: Tensor = model(image)
+        output = model(image)
+    outputs: Sequence[Tensor] = [output] if isinstance(output, Tensor) else output
+    tensors = {f"output{n}": tensor.contiguous() for n, tensor in enumerate(outputs)}
     with tempfile.TemporaryDirectory() as scratch:
         expected = Path(scratch) / "expected.safetensors"
-        save_file({"input": image, "output": output.contiguous()}, expected)
+        save_file({"input": image, **tensors}, expected)
         command = [
             sys.executable,
             "-I",
@@ -197,13 +204,27 @@ def _replace(folder: Path, temporary: Path) -> None:
     shutil.rmtree(old)
 
 
-def _card(study: Study, result: Result) -> str:
+# What the outputs are and how to call the example, by task.
+USAGE: Mapping[str, tuple[str, str]] = {
+    "pose": (
+        "one heatmap per joint of a person's crop",
+        "    python example.py IMAGE --box X Y WIDTH HEIGHT   # one person in a picture\n",
+    ),
+    "segmentation": ("scores of the classes, to be enlarged to the image's size", ""),
+    "classification": ("scores of the classes; their softmax is the probabilities", ""),
+}
+
+
+def _card(study: Study, result: Result, head: str) -> str:
     """README of the folder: what it is, what it scored and cost, how to use it."""
     rows = [(METRICS[f"metrics.{name}"], value) for name, value in result.metrics.items()]
     rows += [(METRICS[f"profile.{name}"], value) for name, value in result.profile.items()]
     table = "\n".join(f"| {m.title} | {m.show(value)} |" for m, value in rows)
     versions = ", ".join(f"{k} {v}" for k, v in result.environment["versions"].items())
     height, width = study.input_size
+    outputs, usage = USAGE[study.task.kind]
+    if head == "ocr":
+        outputs = f"a pair, coarse and final, of which the second is the prediction: {outputs}"
     return f"""# {study.name}: a trained network
 
 An HRNet for {study.task.kind}, arm `{result.arm}`, trained in trial {result.trial} (seed
@@ -215,13 +236,16 @@ An HRNet for {study.task.kind}, arm `{result.arm}`, trained in trial {result.tri
 
 Use it (needs torch, safetensors and pillow, nothing else):
 
-    python example.py               # draws prediction.png from sample.png
-    python example.py IMAGE         # or from a picture of yours
+    python example.py                                # draws prediction.png from sample.png
+    python example.py IMAGE --out DRAWING            # from a picture of yours
+{usage}
+In code: `from network import load_network; net = load_network(".")`. It puts out
+{outputs}.
+`net.body` returns feature maps and states their `channels` and `strides`. `arch.json` is the
+whole architecture, `preprocess.json` says how to normalise an image and what the outputs mean,
+`network/` is the source (it imports torch, and for crops and drawings Pillow).
 
-In code: `from network import load_network; net = load_network(".")`. `arch.json` is the whole
-architecture, `preprocess.json` says how to normalise an image and what the outputs mean,
-`network/` is the source (it imports torch alone). `net.body` returns feature maps and states
-their `channels` and `strides`.
+With hrnet-search installed, `hrnet-search predict FOLDER IMAGE... --out DIR` does many pictures.
 
 The figures are those of one seed on the validation data it was chosen on, so they flatter; the
 study's report has the mean and interval of its arm.

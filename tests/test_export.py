@@ -2,14 +2,17 @@
 
 import ast
 import json
-import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from conftest import TINY_POSE_STUDY
 from PIL import Image
 from safetensors.torch import load_file, save, save_file
 
@@ -18,6 +21,7 @@ from hrnet_search.errors import InputError
 from hrnet_search.export import choose_winner, export_winner
 from hrnet_search.files import write_json
 from hrnet_search.model import build, init_weights
+from hrnet_search.predict import Person, open_winner, plan, predict
 from hrnet_search.result import Result
 from hrnet_search.study import Study, dump_study, load_study
 from hrnet_search.tasks import load_task, prepare
@@ -51,6 +55,17 @@ def test_an_arm_with_fewer_seeds_does_not_win() -> None:
     winner = choose_winner([result(n, *row) for n, row in enumerate(rows)], "metrics.ap")
     assert winner is not None
     assert winner.arm == "b"
+
+
+def test_the_smallest_error_wins() -> None:
+    rows = [("a", 0, 0.05), ("a", 1, 0.07), ("b", 0, 0.01), ("b", 1, 0.2)]
+    results = [
+        replace(result(n, arm, seed, None), state="complete", metrics={"nme": error})
+        for n, (arm, seed, error) in enumerate(rows)
+    ]
+    winner = choose_winner(results, "metrics.nme")
+    assert winner is not None
+    assert winner.trial == 0
 
 
 def test_there_is_no_winner_without_a_complete_trial() -> None:
@@ -99,19 +114,69 @@ def winner(pose_run: Path) -> Path:
     return folder
 
 
+def random_picture(file: Path, size: tuple[int, int], *, seed: int, labels: int = 0) -> None:
+    """A file of noise (H, W), in colour or of labels below `labels`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    shape = size if labels else (*size, 3)
+    values = torch.randint(0, labels or 256, shape, generator=generator, dtype=torch.uint8)
+    Image.fromarray(values.numpy()).save(file)
+
+
 @pytest.fixture(scope="module")
-def segmentation_winner(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
-    base = tmp_path_factory.mktemp("segmentation")
-    generator = torch.Generator().manual_seed(0)
+def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images of noise per split in the CamVid layout."""
+    root = tmp_path_factory.mktemp("camvid")
     for split in ("train", "val"):
-        for name, mode in ((split, "RGB"), (f"{split}annot", "L")):
-            (base / "data" / name).mkdir(parents=True)
-            for number in range(2):
-                shape = (50, 70, 3) if mode == "RGB" else (50, 70)
-                values = torch.randint(0, 11, shape, generator=generator, dtype=torch.uint8)
-                Image.fromarray(values.numpy(), mode).save(base / "data" / name / f"{number}.png")
-    overrides = [f"data.root={base / 'data'}", "data.crop_size=[32, 32]"]
-    study = load_study(ROOT / "studies" / "camvid_fusion_ablation.yaml", overrides)
+        for number in range(2):
+            name = f"{number}.png"
+            random_picture(root / split / name, (50, 70), seed=number)
+            random_picture(root / f"{split}annot" / name, (50, 70), seed=number, labels=11)
+    return root
+
+
+def export_camvid(camvid: Path, base: Path, *overrides: str) -> Path:
+    study = load_study(
+        ROOT / "studies" / "camvid_fusion_ablation.yaml",
+        [f"data.root={camvid}", "data.crop_size=[32, 32]", *overrides],
+    )
+    folder = export_winner(make_run(base / "run", study), base / "report")
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmentation_winner(
+    camvid: Path, tmp_path_factory: pytest.TempPathFactory, shared_cache: Path
+) -> Path:
+    return export_camvid(camvid, tmp_path_factory.mktemp("segmentation"), "data.base_length=80")
+
+
+@pytest.fixture(scope="module")
+def ocr_winner(camvid: Path, tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    base = tmp_path_factory.mktemp("ocr")
+    return export_camvid(camvid, base, "task.head=ocr", "task.test.resize=[64, 96]")
+
+
+@pytest.fixture(scope="module")
+def classification_winner(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    base = tmp_path_factory.mktemp("classification")
+    for split in ("train", "val"):
+        for number, name in enumerate(("ant", "bee", "cat")):
+            random_picture(base / "data" / split / name / "0.png", (60, 45), seed=number)
+    raw = {
+        "name": "three",
+        "task": {"kind": "classification"},
+        "data": {
+            "kind": "image_folders",
+            "root": str(base / "data"),
+            "num_classes": 3,
+            "input_size": [48, 32],
+        },
+        "space": TINY_POSE_STUDY["space"],
+        "train": TINY_POSE_STUDY["train"],
+    }
+    study = Study.model_validate(raw)
     folder = export_winner(make_run(base / "run", study), base / "report")
     assert folder is not None
     return folder
@@ -127,15 +192,16 @@ def isolated(script: str, *arguments: object, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 48), (97, 131)])
 def test_outputs_of_the_export_are_bit_for_bit_those_of_the_network(
-    pose_run: Path, winner: Path, tmp_path: Path, size: tuple[int, int]
+    pose_run: Path, winner: Path, tmp_path: Path
 ) -> None:
     record = Result.read(pose_run / "trials" / "00000" / "result.json")
     net = build(ArchSpec.from_dict(record.arch), head="v1", num_outputs=17)
     net.load_state_dict(load_file(pose_run / "trials" / "00000" / "weights.safetensors"))
-    image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
-    save_file({"image": image}, tmp_path / "in.safetensors")
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((32, 32), (64, 48), (97, 131))
+    images = {f"{h}x{w}": torch.randn(2, 3, h, w, generator=generator) for h, w in sizes}
+    save_file(images, tmp_path / "in.safetensors")
     script = """
 import torch
 from safetensors.torch import load_file, save_file
@@ -143,8 +209,8 @@ from network import load_network
 torch.set_num_threads(int(sys.argv[4]))
 net = load_network(sys.argv[1])
 with torch.inference_mode():
-    output = net(load_file(sys.argv[2])["image"])
-save_file({"output": output}, sys.argv[3])
+    outputs = {size: net(image) for size, image in load_file(sys.argv[2]).items()}
+save_file(outputs, sys.argv[3])
 try:
     import hrnet_search
 except ImportError:
@@ -153,14 +219,17 @@ except ImportError:
     threads = torch.get_num_threads()
     arguments = (winner, tmp_path / "in.safetensors", tmp_path / "out.safetensors", threads)
     said = isolated(script, *arguments, cwd=tmp_path)
-    with torch.inference_mode():
-        expected = net.eval()(image)
-    assert torch.equal(load_file(tmp_path / "out.safetensors")["output"], expected)
-    assert expected.abs().max() > 0
+    outputs = load_file(tmp_path / "out.safetensors")
+    net.eval()
+    for size, image in images.items():
+        with torch.inference_mode():
+            expected = net(image)
+        assert torch.equal(outputs[size], expected)
+        assert expected.abs().max() > 0
     assert said.strip() == "isolated [4] [4]"
 
 
-def test_the_source_imports_torch_and_the_standard_library_alone(winner: Path) -> None:
+def test_the_source_imports_torch_pillow_and_the_standard_library_alone(winner: Path) -> None:
     modules = set()
     for file in (winner / "network").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -169,52 +238,170 @@ def test_the_source_imports_torch_and_the_standard_library_alone(winner: Path) -
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules.add(str(node.module).partition(".")[0])
     foreign = modules - set(sys.stdlib_module_names)
-    assert foreign == {"torch", "safetensors"}
-    # safetensors is read by one function, on demand: the network itself needs torch alone.
+    assert foreign == {"torch", "safetensors", "PIL"}
+    # safetensors is read by one function, on demand, and Pillow is for crops and drawings: the
+    # network itself needs torch alone.
     script = """
-sys.modules["safetensors"] = None
+for name in ("safetensors", "PIL", "numpy"):
+    sys.modules[name] = None
 from network import load_network
 print(sum(p.numel() for p in load_network(sys.argv[1], weights=False).parameters()))
 """
     assert int(isolated(script, winner, cwd=winner.parent)) > 0
 
 
-@pytest.mark.parametrize("kind", ["pose", "segmentation"])
-def test_the_example_draws_a_prediction(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str
-) -> None:
-    folder = request.getfixturevalue("winner" if kind == "pose" else "segmentation_winner")
-    copy = tmp_path / "elsewhere"
-    shutil.copytree(folder, copy)
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, str(copy / "example.py")],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    picture = Image.open(tmp_path / "prediction.png").convert("RGB")
-    assert len(picture.getcolors(picture.width * picture.height) or []) > 10
-    names = json.loads((copy / "preprocess.json").read_text())
-    for name in names["keypoints" if kind == "pose" else "classes"]:
-        assert name in done.stdout
-
-
-def test_the_example_decodes_as_the_evaluation_does(winner: Path, tmp_path: Path) -> None:
-    from hrnet_search.tasks.pose import decode
-
-    heatmaps = torch.rand(1, 30, 9, 7, generator=torch.Generator().manual_seed(0))
-    save_file({"heatmaps": heatmaps}, tmp_path / "h.safetensors")
-    script = """
-import json
-from safetensors.torch import load_file
-from example import peak
-maps = load_file(sys.argv[2])["heatmaps"][0]
-print(json.dumps([[peak(m, s) for m in maps] for s in (False, True)]))
+# Runs examples as __main__, one after the other, without what a winner's folder must do without.
+EXAMPLES = """
+import contextlib, io, json, runpy
+for name in ("numpy", "torchvision", "scipy", "pycocotools"):
+    sys.modules[name] = None
+del sys.path[0]
+said = []
+for folder, arguments in json.loads(sys.argv[1]):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "network"]:
+        del sys.modules[name]
+    sys.path.insert(0, folder)  # as `python FOLDER/example.py` does
+    sys.argv = [f"{folder}/example.py", *arguments]
+    stream = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(stream):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as exit_:
+        stream.write(str(exit_.code))
+    del sys.path[0]
+    said.append(stream.getvalue())
+print(json.dumps(said))
 """
-    plain, refined = json.loads(isolated(script, winner, tmp_path / "h.safetensors", cwd=tmp_path))
-    for found, subpixel in ((plain, False), (refined, True)):
-        expected = decode(heatmaps, subpixel=subpixel)[0, :, :2]
-        torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=1e-4)
+BOX = (90.0, 10.0, 40.0, 100.0)
+
+
+@pytest.fixture(scope="module")
+def examples(
+    winner: Path,
+    segmentation_winner: Path,
+    ocr_winner: Path,
+    classification_winner: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[Path, Path, Path, str]]:
+    """Of each call of an example: the winner, the image, the drawing, what was printed."""
+    base = tmp_path_factory.mktemp("examples")
+    photo, text = base / "photo.jpg", base / "text.png"
+    random_picture(photo, (120, 200), seed=5)
+    text.write_text("no image")
+    calls = {
+        "pose": (winner, photo, []),
+        "box": (winner, photo, ["--box", *map(str, BOX)]),
+        "text": (winner, text, []),
+        "segmentation": (segmentation_winner, None, []),
+        "ocr": (ocr_winner, photo, []),
+        "classification": (classification_winner, photo, []),
+    }
+    jobs = [
+        (str(folder), [*([str(image), "--out", f"{name}.png"] if image else []), *more])
+        for name, (folder, image, more) in calls.items()
+    ]
+    said = json.loads(isolated(EXAMPLES, json.dumps(jobs), cwd=base))
+    return {
+        name: (
+            folder,
+            image or folder / "sample.png",
+            base / f"{name if image else 'prediction'}.png",
+            output,
+        )
+        for (name, (folder, image, _)), output in zip(calls.items(), said, strict=True)
+    }
+
+
+def expected_lines(record: dict[str, Any]) -> list[str]:
+    """What the example prints of what `predict` has found."""
+    if "people" in record:
+        joints = record["people"][0]["keypoints"].items()
+        return [f"{n:15s} x {x:6.1f}  y {y:6.1f}  score {s:.3f}" for n, (x, y, s) in joints]
+    width = 15 if "classes" in record else 25
+    shares = record.get("classes") or record["scores"]
+    return [f"{name:{width}s} {share:6.1%}" for name, share in shares.items()]
+
+
+@pytest.mark.parametrize("call", ["pose", "box", "segmentation", "ocr", "classification"])
+def test_the_example_finds_and_draws_what_predict_does(
+    examples: dict[str, tuple[Path, Path, Path, str]], tmp_path: Path, call: str
+) -> None:
+    folder, image, drawing, said = examples[call]
+    people = [Person(image.name, BOX)] if call == "box" else None
+    predict(open_winner(folder), plan([image], tmp_path, people), tmp_path)
+    record = json.loads((tmp_path / f"{image.stem}.json").read_text())
+    *lines, last = said.splitlines()
+    assert lines == expected_lines(record)
+    assert last.startswith(f"{drawing} shows them")
+    drawn, expected = (Image.open(file) for file in (drawing, tmp_path / f"{image.stem}.png"))
+    assert drawn.size == expected.size
+    assert drawn.tobytes() == expected.tobytes()
+
+
+def test_the_example_refuses_what_is_no_image(
+    examples: dict[str, tuple[Path, Path, Path, str]],
+) -> None:
+    _, image, _, said = examples["text"]
+    assert said.startswith(f"{image} is not a readable image")
+    assert image.read_text() == "no image"  # the drawing would have been here
+
+
+@pytest.mark.parametrize(
+    "name", ["winner", "segmentation_winner", "ocr_winner", "classification_winner"]
+)
+def test_predict_finds_what_the_evaluation_found(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    folder: Path = request.getfixturevalue(name)
+    (run,) = folder.parents[1].glob("*/study.yaml")
+    study = load_study(run)
+    task = load_task(study, prepare(study, lambda done, total: None))
+    about = json.loads((folder / "arch.json").read_text())
+    spec = ArchSpec.from_dict(about["arch"])
+    net = build(spec, head=about["head"], num_outputs=about["num_outputs"]).eval()
+    net.load_state_dict(load_file(folder / "weights.safetensors"))
+    with torch.inference_mode():
+        task.evaluate(net, out=tmp_path / "evaluation")
+    image = folder / "sample.png"  # the first validation image, or what is seen of it
+    if study.task.kind == "classification":
+        image = Path(study.data.root) / "val" / "ant" / "0.png"
+    predict(open_winner(folder), plan([image], tmp_path), tmp_path)
+    record = json.loads((tmp_path / f"{image.stem}.json").read_text())
+    if study.task.kind == "segmentation":
+        expected, found = (
+            np.asarray(Image.open(file))
+            for file in (
+                tmp_path / "evaluation" / "predictions" / "0_0.png",
+                tmp_path / "sample_labels.png",
+            )
+        )
+        assert (expected == found).mean() > 0.999  # but where two classes are equal
+        return
+    first = json.loads((tmp_path / "evaluation" / "predictions.json").read_text())[0]
+    if study.task.kind == "classification":
+        assert record["scores"] == pytest.approx(first["scores"], abs=1e-5)
+        return
+    joints = [value for joint in record["people"][0]["keypoints"].values() for value in joint]
+    assert joints == pytest.approx(first["keypoints"], abs=1e-3)
+
+
+def test_the_card_of_a_network_with_two_outputs_says_which_counts(
+    winner: Path, ocr_winner: Path
+) -> None:
+    line = "a pair, coarse and final, of which the second is the prediction"
+    assert line in (ocr_winner / "README.md").read_text()
+    assert line not in (winner / "README.md").read_text()
+
+
+def test_a_folder_holds_only_what_its_task_needs(
+    winner: Path, segmentation_winner: Path, classification_winner: Path
+) -> None:
+    assert (winner / "network" / "keypoints.py").exists()
+    for folder in (winner, segmentation_winner, classification_winner):
+        assert (folder / "network" / "drawing.py").exists()
+        assert not (folder / "network" / "predict.py").exists()
+    for folder in (segmentation_winner, classification_winner):
+        assert not (folder / "network" / "keypoints.py").exists()
 
 
 def test_exporting_again_changes_nothing_and_another_trial_replaces_it(

@@ -1,55 +1,70 @@
 """Load the network of this folder and colour the classes it finds.
 
-python example.py [IMAGE] [OUTPUT]
+python example.py            the sample
+python example.py IMAGE      a picture of yours
 """
 
-import colorsys
+import argparse
 import json
 import sys
 from pathlib import Path
 
 import torch
-from network import load_network
-from PIL import Image, ImageDraw
+from network import load_network, to_input
+from network.drawing import class_shares, draw_classes
+from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 HERE = Path(__file__).resolve().parent
-ROW = 18  # pixels per line of the legend
 
 
-def main(image_file: Path = HERE / "sample.png", output: Path = Path("prediction.png")) -> None:
-    """Write `image_file` with every pixel tinted by its class, and a legend."""
+def main() -> None:
+    """Print the share of each class, and write a picture tinted by them."""
+    options = parse()
     about = json.loads((HERE / "preprocess.json").read_text())
     try:
-        picture = Image.open(image_file).convert("RGB")
+        picture = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
     except OSError as error:
-        sys.exit(f"{image_file} is not a readable image: {error}")
-    width, height = picture.size
-    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    image = pixels.reshape(1, height, width, 3).float()
-    image = (image - torch.tensor(about["mean"])) / torch.tensor(about["std"])
-    with torch.inference_mode():
-        logits = load_network(HERE)(image.permute(0, 3, 1, 2))
-        logits = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
-    classes = logits[0].argmax(0)
-    count = len(about["classes"])
-    colours = [colorsys.hsv_to_rgb(i / count, 0.55 + 0.4 * (i % 2), 0.95) for i in range(count)]
-    palette = (torch.tensor(colours) * 255).byte()
-    tint = Image.fromarray(palette[classes].numpy())
-    canvas = Image.new("RGB", (width + 150, max(height, ROW * count)), "white")
-    canvas.paste(Image.blend(picture, tint, 0.55), (0, 0))
-    draw = ImageDraw.Draw(canvas)
-    for place, name in enumerate(about["classes"]):
-        share = float((classes == place).float().mean())
-        draw.rectangle(
-            [width + 8, ROW * place + 3, width + 20, ROW * place + 15],
-            fill=tuple(palette[place].tolist()),
-        )
-        draw.text((width + 26, ROW * place + 3), f"{name} {share:.0%}", fill="black")
+        sys.exit(f"{options.image} is not a readable image: {error}")
+    labels = find(picture, about)
+    shares = class_shares(labels, len(about["classes"]))
+    for name, share in zip(about["classes"], shares, strict=True):
         print(f"{name:15s} {share:6.1%}")
-    canvas.save(output)
-    print(f"{output.resolve()} shows them")
+    draw_classes(picture, labels, about["classes"]).save(options.out)
+    print(f"{options.out.resolve()} shows them")
+
+
+def find(picture: Image.Image, about: dict) -> Image.Image:
+    """The number of every pixel's class, as a grey picture."""
+    resized = picture.resize(seen_size(picture, about), Image.Resampling.BILINEAR)
+    with torch.inference_mode():
+        output = load_network(HERE)(to_input(resized, about))
+    scores = output if isinstance(output, torch.Tensor) else output[-1]  # OCR: coarse, final
+    full = (picture.height, picture.width)
+    corners = about["align_corners"]
+    scores = F.interpolate(scores, size=full, mode="bilinear", align_corners=corners)
+    classes = scores[0].argmax(0).flatten().tolist()
+    return Image.frombytes("L", picture.size, bytes(classes))
+
+
+def seen_size(picture: Image.Image, about: dict) -> tuple[int, int]:
+    """Width and height at which the network was tested on such a picture."""
+    if about["resize"]:
+        return about["resize"][1], about["resize"][0]
+    longer = max(picture.size)
+    wanted = about["base_length"] or longer
+    return tuple(max(1, int(side * wanted / longer + 0.5)) for side in picture.size)
+
+
+def parse() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("image", type=Path, nargs="?", default=HERE / "sample.png")
+    parser.add_argument("--out", type=Path, default=Path("prediction.png"))
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:3]))
+    main()

@@ -2,6 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from .arch import ArchSpec
 from .model import Network, build
@@ -22,3 +25,16 @@ def load_network(folder: str | Path, *, weights: bool = True) -> Network:
 
         net.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
     return net.eval()
+
+
+def to_input(picture: Any, about: dict[str, Any]) -> torch.Tensor:
+    """A Pillow picture in RGB -> the network's input (1, 3, H, W), normalised.
+
+    Args:
+        picture: The picture, or a crop of it.
+        about: What `preprocess.json` says.
+    """
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    image = pixels.reshape(1, picture.height, picture.width, 3).float()
+    image = (image - torch.tensor(about["mean"])) / torch.tensor(about["std"])
+    return image.permute(0, 3, 1, 2)

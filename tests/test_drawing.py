@@ -1,0 +1,323 @@
+"""Drawings: colours at the places they belong to, sizes, legends; nothing but Pillow."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from hrnet_search import drawing
+from hrnet_search.drawing import class_shares, draw_classes, draw_people, draw_scores, palette
+from hrnet_search.joints import COCO
+
+GREEN, ORANGE, BLUE = (0, 158, 115), (213, 94, 0), (86, 180, 233)
+SKELETON = COCO.index(COCO.skeleton)
+
+
+def person(x: float, y: float, size: float) -> list[tuple[float, float, float]]:
+    """COCO's joints on a figure `size` pixels high with its nose at (x, y)."""
+    places = {
+        "nose": (0, 0), "eye": (0.03, -0.03), "ear": (0.07, -0.02), "shoulder": (0.13, 0.12),
+        "elbow": (0.2, 0.3), "wrist": (0.22, 0.46), "hip": (0.09, 0.45), "knee": (0.1, 0.68),
+        "ankle": (0.11, 0.9),
+    }  # fmt: skip
+    joints = []
+    for name in COCO.names:
+        side, _, part = name.rpartition("_")
+        dx, dy = places[part]
+        joints.append((x + (dx if side == "left" else -dx) * size, y + dy * size, 1.0))
+    return joints
+
+
+def grey(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), (128, 128, 128))
+
+
+# --- colours -------------------------------------------------------------------------------------
+
+
+def test_the_first_colours_are_okabe_and_itos() -> None:
+    """Their published table: orange, sky blue, bluish green, yellow, blue, vermilion, purple."""
+    published = ["E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7"]
+    assert ["".join(f"{c:02X}" for c in colour) for colour in palette(7)] == published
+    assert palette(60)[:7] == palette(7)
+    assert palette(3) == palette(7)[:3]
+
+
+def test_cielab_values_are_the_published_ones() -> None:
+    """sRGB's primaries and grey under D65, as colour calculators list them (to 0.1)."""
+    known = {
+        (255, 0, 0): (53.2, 80.1, 67.2),
+        (0, 255, 0): (87.7, -86.2, 83.2),
+        (0, 0, 255): (32.3, 79.2, -107.9),
+        (119, 119, 119): (50.0, 0.0, 0.0),
+        (255, 255, 255): (100.0, 0.0, 0.0),
+    }
+    for colour, lab in known.items():
+        assert drawing._seen(colour)[0] == pytest.approx(lab, abs=0.1)
+
+
+def test_grey_looks_the_same_to_everyone_and_red_like_green_does_not() -> None:
+    normal, *others = drawing._seen((150, 150, 150))
+    for seen in others:
+        assert seen == pytest.approx(normal, abs=0.1)
+    red, green = ((200, 80, 60), (110, 130, 60))
+    pairs = list(zip(drawing._seen(red), drawing._seen(green), strict=True))
+    distances = [np.linalg.norm(np.subtract(a, b)) for a, b in pairs]
+    assert min(distances[1:]) < distances[0] / 2
+
+
+@pytest.mark.parametrize(("count", "least"), [(11, 15), (19, 15), (60, 8), (150, 4)])
+def test_no_two_classes_look_alike_to_anyone(count: int, least: float) -> None:
+    """A distance of 2.3 in CIELAB is just noticeable (Mahy et al., 1994)."""
+    colours = palette(count)
+    assert len(set(colours)) == count
+    views = zip(*(drawing._seen(colour) for colour in colours), strict=True)
+    for view in views:
+        assert min(np.linalg.norm(np.subtract(*two)) for two in itertools.combinations(view, 2)) > (
+            least
+        )
+
+
+# --- people --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "height"), [((64, 64), 56), ((640, 427), 300), ((2048, 1024), 900), ((3200, 900), 800)]
+)
+def test_every_joint_has_its_sides_colour_at_its_place(
+    size: tuple[int, int], height: float
+) -> None:
+    joints = person(size[0] / 2, size[1] * 0.06, height)
+    drawn = draw_people(grey(*size), [joints], COCO.names, SKELETON)
+    scale = drawn.width // size[0]
+    assert drawn.size == (size[0] * scale, size[1] * scale)
+    assert scale == -(-480 // max(size)) if max(size) < 480 else 1
+    for name, (x, y, _) in zip(COCO.names, joints, strict=True):
+        if name.split("_")[-1] in ("nose", "eye", "ear"):  # close together in a far person
+            continue
+        place = (int((x + 0.5) * scale), int((y + 0.5) * scale))
+        assert drawn.getpixel(place) == (GREEN if "left" in name else ORANGE), name
+
+
+def test_bones_have_the_colour_of_their_joints_and_the_middle_another() -> None:
+    joints = person(320, 40, 400)
+    drawn = draw_people(grey(640, 480), [joints], COCO.names, SKELETON)
+    at = dict(zip(COCO.names, joints, strict=True))
+    for first, second, colour in (
+        ("left_hip", "left_knee", GREEN),
+        ("right_hip", "right_knee", ORANGE),
+        ("left_hip", "right_hip", BLUE),
+        ("left_shoulder", "right_shoulder", BLUE),
+    ):
+        x, y = ((at[first][axis] + at[second][axis]) / 2 for axis in (0, 1))
+        assert drawn.getpixel((round(x), round(y))) == colour
+    assert drawn.getpixel((320, 40)) == BLUE  # the nose
+    assert drawn.getpixel((5, 5)) == (128, 128, 128)
+
+
+def coloured(drawn: Image.Image) -> int:
+    """Pixels that are not the ground's grey."""
+    return int((np.asarray(drawn) != 128).any(-1).sum())
+
+
+def test_lines_grow_with_the_person_and_not_with_the_picture() -> None:
+    widths = []
+    for height in (60, 240, 900):
+        drawn = draw_people(grey(2048, 1024), [person(1000, 60, height)], COCO.names, SKELETON)
+        row = np.asarray(drawn)[round(60 + 0.57 * height)]  # across both thighs
+        widths.append(int((row != 128).any(-1).sum()) / 2)
+    assert 2 <= widths[0] <= 5
+    assert widths[0] < widths[1] < widths[2] <= 2048 / 60
+
+
+def test_nothing_but_the_person_changes() -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (480, 640, 3), dtype=np.uint8))
+    before = picture.tobytes()
+    drawn = draw_people(picture, [person(100, 50, 300)], COCO.names, SKELETON)
+    assert picture.tobytes() == before
+    assert np.array_equal(np.asarray(drawn)[:, 220:], np.asarray(picture)[:, 220:])
+    assert draw_people(picture, [], COCO.names, SKELETON).tobytes() == before
+
+
+def test_joints_that_are_hardly_there_are_left_out_with_their_bones() -> None:
+    joints = person(320, 40, 400)
+    names = dict(zip(COCO.names, range(17), strict=True))
+    faint = [(x, y, 0.1 if n == names["left_ankle"] else 0.9) for n, (x, y, _) in enumerate(joints)]
+    drawn = draw_people(grey(640, 480), [faint], COCO.names, SKELETON)
+    x, y, _ = joints[names["left_ankle"]]
+    assert drawn.getpixel((round(x), round(y))) == (128, 128, 128)
+    knee = joints[names["left_knee"]]
+    assert drawn.getpixel((round(knee[0]), round(knee[1]))) == GREEN
+    nobody = [(x, y, 0.0) for x, y, _ in joints]  # as annotations without a label are
+    assert coloured(draw_people(grey(640, 480), [nobody], COCO.names, SKELETON)) == 0
+
+
+def test_joints_outside_the_picture_do_no_harm() -> None:
+    drawn = draw_people(grey(640, 480), [person(-50, 430, 400)], COCO.names, SKELETON)
+    assert drawn.size == (640, 480)
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+NAMES = ["sky", "road", "a rather long name of a class"]
+
+
+def striped(size: tuple[int, int], shares: list[float]) -> Image.Image:
+    """Classes 0, 1, ... in vertical stripes of these shares."""
+    labels = Image.new("L", size)
+    left = 0.0
+    for number, share in enumerate(shares):
+        labels.paste(number, (round(left), 0, round(left + share * size[0]), size[1]))
+        left += share * size[0]
+    return labels
+
+
+def test_pixels_are_mixed_with_the_colour_of_their_class() -> None:
+    labels = striped((600, 200), [0.5, 0.3, 0.2])
+    drawn = draw_classes(grey(600, 200), labels, NAMES)
+    for x, number in ((10, 0), (290, 0), (310, 1), (470, 1), (490, 2), (590, 2)):
+        expected = [round(0.45 * 128 + 0.55 * channel) for channel in palette(3)[number]]
+        assert drawn.getpixel((x, 100)) == pytest.approx(expected, abs=1)
+
+
+def test_shares_are_those_of_the_whole_picture_and_add_up() -> None:
+    labels = striped((600, 200), [0.5, 0.3, 0.2])
+    assert class_shares(labels, 4) == pytest.approx([0.5, 0.3, 0.2, 0.0])
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 150, (37, 53), dtype=np.uint8))
+    assert sum(class_shares(noise, 150)) == pytest.approx(1)
+
+
+class Texts:
+    """What was written, and the box that it took."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.texts: list[str] = []
+        self.boxes: list[tuple[float, ...]] = []
+        original = ImageDraw.ImageDraw.text
+
+        def text(draw: ImageDraw.ImageDraw, xy, text, *args, font, anchor, **kwargs):  # type: ignore[no-untyped-def]
+            self.texts.append(text)
+            self.boxes.append(draw.textbbox(xy, text, font=font, anchor=anchor))
+            return original(draw, xy, text, *args, font=font, anchor=anchor, **kwargs)
+
+        monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+
+    def overlap(self) -> bool:
+        return any(
+            a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+            for a, b in itertools.combinations(self.boxes, 2)
+        )
+
+    def inside(self, size: tuple[int, int]) -> bool:
+        return all(
+            a[0] >= 0 and a[1] >= 0 and a[2] <= size[0] and a[3] <= size[1] for a in self.boxes
+        )
+
+
+def test_the_legend_lists_what_occurs_the_largest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Texts(monkeypatch)
+    draw_classes(grey(600, 200), striped((600, 200), [0.3, 0.5, 0.0, 0.2]), [*NAMES, "car"])
+    assert written.texts == ["road  50.0%", "sky  30.0%", "car  20.0%"]
+
+
+def test_a_share_that_rounds_to_nothing_is_not_called_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = Texts(monkeypatch)
+    labels = Image.new("L", (1000, 500))
+    labels.putpixel((0, 0), 1)
+    draw_classes(grey(1000, 500), labels, NAMES)
+    assert written.texts == ["sky  100.0%", "road  <0.1%"]
+
+
+@pytest.mark.parametrize(("size", "count"), [((64, 64), 3), ((640, 90), 12), ((2048, 1024), 150)])
+def test_the_legend_fits_beside_the_picture(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], count: int
+) -> None:
+    written = Texts(monkeypatch)
+    labels = Image.new("L", size)
+    for number in range(count):
+        labels.putpixel((number % size[0], number // size[0]), number)
+    names = [f"class number {number}" for number in range(count)]
+    drawn = draw_classes(grey(*size), labels, names)
+    scale = max(1, -(-480 // max(size)))
+    assert drawn.height == size[1] * scale
+    assert len(written.texts) == count
+    assert not written.overlap()
+    assert written.inside(drawn.size)
+    assert min(box[0] for box in written.boxes) > size[0] * scale
+
+
+def test_the_legends_squares_have_the_colours_of_the_classes() -> None:
+    drawn = draw_classes(grey(600, 200), striped((600, 200), [0.2, 0.3, 0.5]), NAMES)
+    legend = drawn.crop((600, 0, drawn.width, 200))
+    found = {colour: count for count, colour in legend.getcolors(10**6) or []}
+    for colour in palette(3):
+        assert found[colour] > 50
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+SCORES = [("tabby", 0.62), ("a cat whose name never ends " * 9, 0.25), ("lynx", 0.13)]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (640, 427), (2048, 1024), (100, 900)])
+def test_bars_below_the_picture_are_as_long_as_the_classes_are_probable(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    written = Texts(monkeypatch)
+    drawn = draw_scores(grey(*size), SCORES)
+    scale = max(1, -(-480 // max(size)))
+    below = np.asarray(drawn)[size[1] * scale :]
+    blue = (below == BLUE).all(-1)
+    rows = [row for row in blue if row.any()]
+    lengths = sorted({int(np.flatnonzero(row)[-1] - np.flatnonzero(row)[0]) for row in rows})
+    longest = lengths[-1]
+    assert longest / drawn.width == pytest.approx(0.62, abs=0.03)
+    assert lengths[0] / longest == pytest.approx(0.13 / 0.62, abs=0.02)
+    assert not written.overlap()
+    assert written.inside(drawn.size)
+    assert [text for text in written.texts if text.endswith("%")] == ["62.0%", "25.0%", "13.0%"]
+    assert "tabby" in written.texts
+    assert any(text.endswith("...") for text in written.texts)
+
+
+def test_the_picture_stays_as_it_is_above_the_bars() -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (480, 640, 3), dtype=np.uint8))
+    drawn = draw_scores(picture, SCORES)
+    assert np.array_equal(np.asarray(drawn)[:480], np.asarray(picture))
+
+
+# --- all -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_pictures_of_any_mode_are_drawn_on(mode: str) -> None:
+    picture = grey(500, 300).convert(mode)
+    assert draw_people(picture, [person(250, 30, 200)], COCO.names, SKELETON).mode == "RGB"
+    assert draw_classes(picture, Image.new("L", (500, 300)), NAMES).mode == "RGB"
+    assert draw_scores(picture, SCORES).mode == "RGB"
+
+
+def test_pillow_alone_is_enough() -> None:
+    script = """
+import sys
+for name in ("numpy", "torch"):
+    sys.modules[name] = None
+import importlib.util
+spec = importlib.util.spec_from_file_location("drawing", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from PIL import Image
+print(module.draw_scores(Image.new("RGB", (9, 9)), [("a", 1.0)]).size)
+"""
+    command = [sys.executable, "-I", "-c", script, drawing.__file__]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ImageFont.load_default(14) is not None
