@@ -29,6 +29,7 @@ start here:
   hrnet-search run studies/fusion_ablation.yaml    the paper's Table 12, about five minutes
   hrnet-search profile w32                         what a network costs
   hrnet-search tables 1                            the paper's costs beside ours
+  hrnet-search predict WINNER IMAGE --out DIR      what an exported network finds
 
 exit status: 0 done; 1 some trials failed (they are listed); 2 the input was wrong (one line
 says what); 130 interrupted (run the same command again to continue)
