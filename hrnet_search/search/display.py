@@ -17,14 +17,17 @@ class Display:
 
     Args:
         console: Where to print.
-        study: Says which metric to show and how long a trial is.
+        study: Says which metric to show.
         total: Trials of the study.
+        steps: Of one trial.
         before: Results of those that had ended before.
     """
 
-    def __init__(self, console: Console, study: Study, *, total: int, before: list[Result]) -> None:
+    def __init__(
+        self, console: Console, study: Study, *, total: int, steps: int, before: list[Result]
+    ) -> None:
         done = len(before)
-        self.console, self.study = console, study
+        self.console, self.study, self.steps = console, study, steps
         self.metric = METRICS[study.accuracy]
         self.best: Result | None = None
         self.jobs: dict[int, Job] = {}
@@ -41,7 +44,6 @@ class Display:
             disable=not console.is_terminal,
         )
         # Counted in steps, so that the time left is known before the first trial ends.
-        steps = study.train.steps
         self.overall = self.progress.add_task(
             f"[bold]{escape(study.name)}", total=total * steps, completed=done * steps, status=""
         )
@@ -62,7 +64,7 @@ class Display:
     def start(self, job: Job) -> None:
         self.jobs[job.trial] = job
         self.bars[job.trial] = self.progress.add_task(
-            f"  {escape(_name(job))}", total=self.study.train.steps, status="starting"
+            f"  {escape(_name(job))}", total=self.steps, status="starting"
         )
 
     def update(self, number: int, entry: dict[str, Any]) -> None:
@@ -84,7 +86,7 @@ class Display:
             self.progress.advance(self.overall, -shown)
             self.say(f"[yellow]again[/]   {escape(_name(job))}: its worker died")
             return
-        self.progress.advance(self.overall, self.study.train.steps - shown)
+        self.progress.advance(self.overall, self.steps - shown)
         self.ended += 1
         if result.state == "failed":
             error = result.error or {}
@@ -103,7 +105,8 @@ class Display:
     def _keep_best(self, result: Result) -> None:
         value = result.value(self.metric.key)
         best = self.best.value(self.metric.key) if self.best else None
-        if value is not None and (best is None or value > best):
+        sign = 1 if self.metric.direction == "maximize" else -1
+        if value is not None and (best is None or sign * value > sign * best):
             self.best = result
 
     def _show_overall(self) -> None:

@@ -1,6 +1,7 @@
 """Running a study: Ray Tune executes trials, the ledger decides which and remembers them."""
 
 import contextlib
+import hashlib
 import logging
 import math
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -52,6 +54,9 @@ RAY_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how often reports arrive, and deaths are seen
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
 }
 
 
@@ -67,7 +72,8 @@ def run_study(
     Args:
         study: The study.
         out: Folder for `runs/`.
-        jobs: Trials at a time; None for one per GPU, or per core where there is none.
+        jobs: Trials at a time; None for as many as there are GPUs for, or cores where there is
+            none.
         fresh: Start over; the old run is kept beside the new one.
         command: The command line that repeats this.
         console: Where progress is shown.
@@ -79,8 +85,9 @@ def run_study(
     """
     folder = out / "runs" / study.name
     require_writable(folder, key="--out")
+    ready = None
     if fresh or not (folder / "study.db").exists():
-        _prepare(study, console)  # data that is missing or broken changes nothing
+        ready = _check(study, console)  # what is refused changes nothing
     if fresh and (kept := set_aside(folder)):
         console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
     with Ledger(folder, study) as ledger:
@@ -88,13 +95,14 @@ def run_study(
         total, ended = study.seeds * len(study.arms()), ledger.results()
         missing = total - len(ended)
         if missing:
-            jobs = jobs or _default_jobs()
-            _make_ready(ledger, jobs, command, console)
+            jobs = jobs or _default_jobs(study.train.processes)
+            ready = ready or _check(study, console)
+            _make_ready(ledger, ready, jobs, command, console)
             ledger.keep_study()
             ledger.plan()
             say = f"{study.name}: {missing} of {total} trials to run, {jobs} at a time"
             console.print(say, highlight=False)
-            with Display(console, study, total=total, before=ended) as display:
+            with Display(console, study, total=total, steps=ready.steps, before=ended) as display:
                 _run_rounds(ledger, display, jobs)
         else:
             ledger.keep_study()
@@ -103,13 +111,13 @@ def run_study(
     return folder
 
 
-def _default_jobs() -> int:
-    """One per GPU, or per core that this process may use."""
+def _default_jobs(processes: int) -> int:
+    """As many trials as there are GPUs for, or cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    return _gpus() or cores
+    return max(1, (_gpus() or cores) // processes)
 
 
 def _gpus() -> int:
@@ -118,31 +126,116 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _make_ready(ledger: Ledger, jobs: int, command: str, console: Console) -> None:
-    """Everything trials share: data in the cache, the environment's record, network costs."""
-    from ..tasks import load_task
-    from ..training import choose_hardware
+@dataclass(frozen=True)
+class Ready:
+    """What was found out about a study before anything is trained.
 
-    study, folder = ledger.study, ledger.folder
-    data = _prepare(study, console)
-    environment = _environment(jobs, command)
-    environment |= vars(choose_hardware(study.train))
-    environment["data"] = {"folder": str(data.folder), "checksum": data.checksum}
-    _check_comparable(ledger.results(), environment)
-    write_json(folder / "environment.json", environment)
+    Args:
+        data: Where the prepared data lies.
+        head: Of the task.
+        num_outputs: Of the task.
+        hardware: What networks are trained on.
+        steps: Of one trial.
+        pretrained: Checksum of the checkpoint that networks start from, or None.
+    """
+
+    data: Any
+    head: str
+    num_outputs: int
+    hardware: Any
+    steps: int
+    pretrained: str | None
+
+
+def _check(study: Study, console: Console) -> Ready:
+    """Prepare the data, and try whatever could be refused later.
+
+    Raises:
+        InputError: Something is.
+    """
+    from ..tasks import load_task, prepare
+    from ..training import choose_hardware, total_steps
+
+    hardware = choose_hardware(study.train)
+    _check_gpus(study, _gpus())
+    with _progress(console, "Preparing data") as advance:
+        data = prepare(study, advance)
     task = load_task(study, data)
-    _profile(ledger, task.head, task.num_outputs, console)
+    _check_networks(study, task.head, task.num_outputs)
+    steps = total_steps(study.train, task.num_train)
+    source = study.train.pretrained
+    pretrained = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else None
+    return Ready(data, task.head, task.num_outputs, hardware, steps, pretrained)
+
+
+def _check_gpus(study: Study, gpus: int) -> None:
+    processes = study.train.processes
+    if gpus and processes > gpus:
+        rule = f"cannot be more than the GPUs of this machine ({gpus})"
+        raise InputError(rule, key="train.processes", value=processes)
+
+
+def _check_networks(study: Study, head: str, num_outputs: int) -> None:
+    """Whether each network of the study can start as `train` says.
+
+    Raises:
+        InputError: It lacks a head for `head_lr`, or `pretrained` does not fit.
+    """
+    from ..baselines import network
+    from ..training import make_optimizer
+
+    if not study.train.pretrained and study.train.head_lr == 1:
+        return
+    for params in study.arms():
+        net = network(study.network(params).to_dict(), head=head, num_outputs=num_outputs)
+        try:
+            make_optimizer(net, study.train)
+            if study.train.pretrained:
+                _check_pretrained(net, study.train.pretrained)
+        except InputError as error:
+            rule = f"{error.rule} (network {study.arm(params)})"
+            raise InputError(
+                rule, key=error.key, value=error.value, nearest=error.nearest
+            ) from None
+
+
+def _check_pretrained(net: Any, file: str) -> None:
+    from ..model import Network
+    from ..weights import load_weights
+
+    rule, nearest = "is for HRNets alone", None
+    if isinstance(net, Network):
+        try:
+            load_weights(net, file, parts="body")
+            return
+        except InputError as error:
+            rule, nearest = error.rule, error.nearest
+    raise InputError(rule, key="train.pretrained", value=file, nearest=nearest)
+
+
+def _make_ready(ledger: Ledger, ready: Ready, jobs: int, command: str, console: Console) -> None:
+    """What trials share beside the data: the environment's record, network costs."""
+    environment = _environment(jobs, command) | vars(ready.hardware)
+    environment["threads_per_trial"] = ledger.study.train.processes
+    environment["steps"] = ready.steps
+    environment["data"] = {"folder": str(ready.data.folder), "checksum": ready.data.checksum}
+    environment["pretrained"] = ready.pretrained
+    _check_comparable(ledger.results(), environment)
+    write_json(ledger.folder / "environment.json", environment)
+    _profile(ledger, ready.head, ready.num_outputs, console)
 
 
 def _check_comparable(results: list[Result], environment: dict[str, Any]) -> None:
     """Trials of one study are compared with each other: same data, same arithmetic."""
     for result in results:
-        for key in ("data.checksum", "device", "precision", "memory_format"):
+        for key in ("data.checksum", "pretrained", "device", "precision", "memory_format"):
             before, now = (_lookup(record, key) for record in (result.environment, environment))
             if before is not None and before != now:
                 rule = f"was {before!r} in trial {result.trial}; use --fresh to start over"
                 if key == "data.checksum":
                     rule = f"the data has changed: {rule}"
+                if key == "pretrained":
+                    rule = f"the checkpoint has changed: {rule}"
                 raise InputError(rule, key=key, value=now)
 
 
@@ -150,13 +243,6 @@ def _lookup(record: dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         record = record.get(part, {})
     return record or None
-
-
-def _prepare(study: Study, console: Console) -> Any:
-    from ..tasks import prepare
-
-    with _progress(console, "Preparing data") as advance:
-        return prepare(study, advance)
 
 
 def _profile(ledger: Ledger, head: str, num_outputs: int, console: Console) -> None:
@@ -186,7 +272,7 @@ def _progress(console: Console, title: str) -> Iterator[Any]:
 
 def _run_rounds(ledger: Ledger, display: Display, jobs: int) -> None:
     """Start Ray, and start it again if it gives up, until every trial has ended."""
-    with _ray(jobs):
+    with _ray(jobs * ledger.study.train.processes):
         idle = 0
         while (before := ledger.unfinished()) and idle < MAX_IDLE_ROUNDS:
             try:
@@ -207,9 +293,7 @@ def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
     from .tuning import LedgerSearch, train_trial
 
     scratch = ledger.folder / "ray"
-    gpus = _gpus()
-    # Whole cards, or equal parts of one: Ray splits a card, but no trial spans two.
-    resources = {"cpu": 1.0, "gpu": 1.0 / math.ceil(jobs / gpus) if gpus else 0.0}
+    resources = _resources(jobs, ledger.study.train.processes, _gpus())
     tuner = tune.Tuner(
         tune.with_resources(train_trial, resources),
         tune_config=tune.TuneConfig(
@@ -228,15 +312,23 @@ def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _resources(jobs: int, processes: int, gpus: int) -> dict[str, float]:
+    """What Tune reserves for one trial."""
+    if processes > 1:
+        return {"cpu": float(processes), "gpu": float(processes) if gpus else 0.0}
+    # Whole cards, or equal parts of one: Ray splits a card, but no trial spans two.
+    return {"cpu": 1.0, "gpu": 1.0 / math.ceil(jobs / gpus) if gpus else 0.0}
+
+
 @contextlib.contextmanager
-def _ray(jobs: int) -> Iterator[None]:
+def _ray(cpus: int) -> Iterator[None]:
     """A Ray of our own on this machine, gone at the end. SIGTERM counts as Ctrl-C."""
     os.environ.update(RAY_ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
 
     ray.init(
         address="local",
-        num_cpus=jobs,
+        num_cpus=cpus + 1,  # one more for what Ray Train reserves beside Tune
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -2,7 +2,7 @@
 
 import json
 import math
-import time
+import os
 import traceback
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -13,84 +13,145 @@ import torch
 from safetensors.torch import save
 
 from ..baselines import network
-from ..files import read_json, write_atomic, write_json
+from ..files import read_json, read_json_lines, write_atomic, write_json
 from ..model import init_weights
 from ..result import Result
 from ..study import load_study
 from ..tasks import load_task
+from ..tasks.base import WHOLE, Part
 from ..tasks.cache import Prepared
-from ..training import Hardware, train
+from ..training import Checkpoint, Hardware, identity, train
+from ..weights import load_weights
+
+Report = Callable[[dict[str, float]], None]
 
 
-def run_trial(folder: Path, report: Callable[[dict[str, float]], None]) -> None:
+def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
     """Train the network of `folder/trial.json`; leave history, weights and result beside it.
+
+    If an earlier attempt left a checkpoint, training goes on from there.
 
     Args:
         folder: `runs/<study>/trials/<number>`; the study lies two folders up.
         report: Called with every point of the history.
+        part: (rank, processes) if several share the trial; this is the first of them.
     """
     torch.set_num_threads(1)
-    job = read_json(folder / "trial.json")
-    run = folder.parents[1]
-    environment = read_json(run / "environment.json")
-    started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
-    history: list[dict[str, float]] = []
+    job, environment = read_json(folder / "trial.json"), _environment(folder)
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    checkpoint = _checkpoint(folder)
+    history = _cut_history(folder / "history.jsonl", checkpoint.step)
+    if checkpoint.step:
+        environment["resumed_from"] = checkpoint.step
     metrics: dict[str, float] = {}
     state: Literal["complete", "failed"] = "complete"
-    error = None
+    failure: Exception | None = None
     try:
-        with open(folder / "history.jsonl", "w") as file:
+        with open(folder / "history.jsonl", "a") as file:
 
             def record(entry: dict[str, float]) -> None:
                 history.append(entry)
                 file.write(json.dumps(entry) + "\n")
                 file.flush()
+                os.fsync(file.fileno())  # before a checkpoint that is beyond it
                 report(entry)
 
-            metrics = _train(job, run, environment, folder, record)
+            metrics = _train(folder, checkpoint, record, part)
             if not all(map(math.isfinite, metrics.values())):
                 raise ValueError(f"a metric is not a finite number: {metrics}")
     except Exception as exception:  # whatever a network does is that trial's result, no more
-        state, error = "failed", _describe(exception)
+        state, failure = "failed", exception
     result = Result(
         **job,
         state=state,
-        profile=read_json(run / "profiles" / f"{job['key']}.json"),
+        profile=read_json(folder.parents[1] / "profiles" / f"{job['key']}.json"),
         metrics=metrics,
         history=history,
-        seconds=time.perf_counter() - clock,
+        seconds=checkpoint.seconds,
         started=started,
         environment=environment,
-        error=error,
+        error=None if failure is None else describe(failure),
+        classes=_classes(folder) if failure is None else {},
     )
     if read_json(folder / "trial.json")["attempt"] == job["attempt"]:  # else superseded
         write_json(folder / "result.json", result.to_dict())
+        checkpoint.remove()
+    if failure is not None and part != WHOLE:
+        raise failure  # so that the other processes end as well
 
 
-def _train(
-    job: dict[str, Any],
-    run: Path,
-    environment: dict[str, Any],
-    folder: Path,
-    record: Callable[[dict[str, float]], None],
-) -> dict[str, float]:
-    study = load_study(run / "study.yaml")
-    data = Prepared(Path(environment["data"]["folder"]), environment["data"]["checksum"])
-    task = load_task(study, data)
-    model = network(job["arch"], head=task.head, num_outputs=task.num_outputs)
-    init_weights(model, seed=job["seed"])
-    hardware = Hardware(
-        environment["device"], environment["precision"], environment["memory_format"]
-    )
-    metrics = train(model, task, study.train, seed=job["seed"], hardware=hardware, report=record)
-    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    write_atomic(folder / "weights.safetensors", save(weights))
-    return metrics
+def assist_trial(folder: Path, report: Report, *, part: Part) -> None:
+    """Do the share of another process than the first; nothing is written."""
+    torch.set_num_threads(1)
+    _train(folder, _checkpoint(folder), report, part)
 
 
-def _describe(exception: Exception) -> dict[str, str]:
+def describe(exception: BaseException) -> dict[str, str]:
+    """The exception as a result keeps it."""
     return {
         "type": type(exception).__name__,
         "message": str(exception),
         "traceback": "".join(traceback.format_exception(exception)),
     }
+
+
+def _train(folder: Path, checkpoint: Checkpoint, report: Report, part: Part) -> dict[str, float]:
+    """Metrics of the trained network; the first process keeps its weights."""
+    job, environment = read_json(folder / "trial.json"), _environment(folder)
+    study = load_study(folder.parents[1] / "study.yaml")
+    data = Prepared(Path(environment["data"]["folder"]), environment["data"]["checksum"])
+    task = load_task(study, data)
+    model = network(job["arch"], head=task.head, num_outputs=task.num_outputs)
+    init_weights(model, seed=job["seed"])
+    if study.train.pretrained:
+        load_weights(model, study.train.pretrained, parts="body")
+    metrics = train(
+        model,
+        task,
+        study.train,
+        seed=job["seed"],
+        hardware=_hardware(environment),
+        report=report,
+        folder=folder,
+        checkpoint=checkpoint,
+        part=part,
+    )
+    if part[0] == 0:
+        weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        write_atomic(folder / "weights.safetensors", save(weights))
+    return metrics
+
+
+def _classes(folder: Path) -> dict[str, float]:
+    """What a segmentation's last evaluation says of each class."""
+    file = folder / "classes.json"
+    if not file.exists():
+        return {}
+    found = read_json(file)
+    return dict(zip(found["class_names"], found["iou"], strict=True))
+
+
+def _checkpoint(folder: Path) -> Checkpoint:
+    job, settings = (
+        read_json(folder / "trial.json"),
+        load_study(folder.parents[1] / "study.yaml").train,
+    )
+    hardware = _hardware(_environment(folder))
+    mine = identity(settings, hardware, seed=job["seed"], key=job["key"])
+    return Checkpoint(folder / "checkpoint.pt", mine, settings.checkpoint_minutes)
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    environment: dict[str, Any] = read_json(folder.parents[1] / "environment.json")
+    return environment
+
+
+def _hardware(environment: dict[str, Any]) -> Hardware:
+    return Hardware(*(environment[key] for key in ("device", "precision", "memory_format")))
+
+
+def _cut_history(file: Path, step: int) -> list[dict[str, float]]:
+    """What was reported up to `step`; the file keeps that alone."""
+    history = [entry for entry in read_json_lines(file) if entry["step"] <= step]
+    write_atomic(file, "".join(f"{json.dumps(entry)}\n" for entry in history))
+    return history

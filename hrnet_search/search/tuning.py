@@ -12,9 +12,15 @@ from .ledger import Ledger
 
 def train_trial(config: dict[str, Any]) -> None:
     """Tune's trainable. The worker process is reused, so imports are paid once."""
-    from .trial import run_trial
+    folder, processes = Path(config["folder"]), config["processes"]
+    if processes > 1:
+        from .parallel import run_shared
 
-    run_trial(Path(config["folder"]), tune.report)
+        run_shared(folder, processes)
+    else:
+        from .trial import run_trial
+
+        run_trial(folder, tune.report)
 
 
 class LedgerSearch(Searcher):
@@ -36,7 +42,8 @@ class LedgerSearch(Searcher):
             return None if self.numbers else Searcher.FINISHED
         self.numbers[trial_id] = job.trial
         self.display.start(job)
-        return {"folder": str(self.ledger.trial_folder(job.trial).absolute())}
+        folder = self.ledger.trial_folder(job.trial).absolute()
+        return {"folder": str(folder), "processes": self.ledger.study.train.processes}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "step" in result:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from hrnet_search.files import read_json_lines
@@ -19,6 +20,10 @@ ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "studies" / "smoke.yaml"
 # Longer trials than the shipped ones, so that there is a middle to stop in.
 STEPS = ["--set", "train.steps=60", "--set", "train.evaluations=3"]
+SAVED = ["--set", "train.checkpoint_minutes=0"]  # after every step
+
+
+LOOPBACK = {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
 
 
 def command(*arguments: str) -> list[str]:
@@ -51,16 +56,37 @@ def assert_every_trial_once(folder: Path) -> None:
 
 
 def wait_for(folder: Path, process: subprocess.Popen[str], count: int) -> None:
-    """Until `count` trials have a result and another has begun to train."""
+    """Until `count` trials have a result and another has been saved."""
     trials = folder / "runs" / "smoke" / "trials"
     for _ in range(1200):
         done = len(list(trials.glob("*/result.json")))
-        begun = sum(file.stat().st_size > 0 for file in trials.glob("*/history.jsonl"))
-        if done >= count and begun > done:
+        saved = [file for file in trials.glob("*/checkpoint.pt") if not result_of(file).exists()]
+        if done >= count and saved:
             return
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
     raise AssertionError("the study did not get that far in two minutes")
+
+
+def result_of(file: Path) -> Path:
+    return file.with_name("result.json")
+
+
+def left_behind(folder: Path) -> dict[int, int]:
+    """Trial -> step of its checkpoint, of trials without a result, once nothing changes there."""
+    trials = folder / "runs" / "smoke" / "trials"
+    before = None
+    while before != (now := {file: file.stat().st_mtime_ns for file in trials.glob("*/*.*")}):
+        before = now
+        time.sleep(2)
+    saved = [file for file in trials.glob("*/checkpoint.pt") if not result_of(file).exists()]
+    return {int(file.parent.name): torch.load(file, weights_only=True)["step"] for file in saved}
+
+
+def resumed(folder: Path) -> dict[int, int]:
+    """Trial -> step from which it went on."""
+    found = {line["trial"]: line["environment"].get("resumed_from") for line in results(folder)}
+    return {trial: step for trial, step in found.items() if step is not None}
 
 
 def scores(folder: Path) -> dict[tuple[str, int], tuple[dict, list]]:
@@ -91,6 +117,7 @@ def test_nothing_of_ray_and_nothing_half_written_is_left(finished: Path) -> None
         "environment.json", "lock", "profiles", "results.jsonl", "study.db", "study.yaml", "trials",
     }  # fmt: skip
     assert not list(finished.rglob(".*"))
+    assert not list(finished.rglob("checkpoint.pt"))
 
 
 def test_results_hold_what_reports_need(finished: Path) -> None:
@@ -100,6 +127,8 @@ def test_results_hold_what_reports_need(finished: Path) -> None:
         assert line["history"][-1]["step"] == 60
         assert line["history"][-1]["ap"] == line["metrics"]["ap"]
         assert line["environment"]["threads_per_trial"] == 1
+        assert line["environment"]["steps"] == 60
+        assert "resumed_from" not in line["environment"]
 
 
 def test_a_finished_study_trains_nothing_again(finished: Path) -> None:
@@ -112,7 +141,7 @@ def test_a_finished_study_trains_nothing_again(finished: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_study_that_continues(finished: Path, tmp_path: Path) -> None:
-    with start(tmp_path, *STEPS, "--jobs", "1") as process:
+    with start(tmp_path, *STEPS, *SAVED, "--jobs", "1") as process:
         wait_for(tmp_path, process, 1)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
         errors = process.communicate(timeout=60)[1]
@@ -121,26 +150,33 @@ def test_ctrl_c_leaves_a_study_that_continues(finished: Path, tmp_path: Path) ->
     assert "Traceback" not in errors
     kept = {line["trial"]: line["started"] for line in results(tmp_path)}
     assert kept
-    done = run(tmp_path, *STEPS)
+    left = left_behind(tmp_path)
+    assert len(left) == 1
+    done = run(tmp_path, *STEPS, *SAVED)
     assert done.returncode == 0, done.stderr
     assert_every_trial_once(tmp_path)
     assert {r["trial"]: r["started"] for r in results(tmp_path) if r["trial"] in kept} == kept
+    assert resumed(tmp_path) == left
     assert scores(tmp_path) == scores(finished)
 
 
 def test_kill_9_leaves_a_study_that_continues(finished: Path, tmp_path: Path) -> None:
-    with start(tmp_path, *STEPS) as process:
+    with start(tmp_path, *STEPS, *SAVED) as process:
         wait_for(tmp_path, process, 0)
         process.kill()
         process.wait()
-    done = run(tmp_path, *STEPS)
+    left = left_behind(tmp_path)
+    done = run(tmp_path, *STEPS, *SAVED)
     assert done.returncode == 0, done.stderr
     assert_every_trial_once(tmp_path)
+    assert resumed(tmp_path) == left
     assert scores(tmp_path) == scores(finished)
 
 
-def test_a_killed_worker_is_replaced_and_no_port_is_open_to_others(tmp_path: Path) -> None:
-    with start(tmp_path, *STEPS, "--jobs", "1") as process:
+def test_a_killed_worker_is_replaced_and_no_port_is_open_to_others(
+    finished: Path, tmp_path: Path
+) -> None:
+    with start(tmp_path, *STEPS, *SAVED, "--jobs", "1") as process:
         wait_for(tmp_path, process, 0)
         family = descendants(process.pid)
         addresses = listening_addresses([process.pid, *family])
@@ -151,8 +187,63 @@ def test_a_killed_worker_is_replaced_and_no_port_is_open_to_others(tmp_path: Pat
     assert "its worker died" in errors
     assert_every_trial_once(tmp_path)
     assert sum(line["attempt"] for line in results(tmp_path)) == 5
+    (step,) = resumed(tmp_path).values()
+    assert 1 <= step <= 60
+    assert scores(tmp_path) == scores(finished)
     assert addresses, "Ray listens somewhere"
-    assert addresses <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
+    assert addresses <= LOOPBACK
+
+
+ONE_TRIAL = ["--set", "seeds=1", "--set", "space.vary.across.choices=[true]"]
+
+
+def test_two_processes_share_a_trial(tmp_path: Path) -> None:
+    with start(tmp_path, *ONE_TRIAL, *SAVED, "--set", "train.processes=2") as process:
+        wait_for(tmp_path, process, 0)
+        family = descendants(process.pid)
+        addresses = listening_addresses([process.pid, *family])
+        errors = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, errors
+    assert len([pid for pid, title in family.items() if "RayTrainWorker" in title]) == 2
+    assert addresses <= LOOPBACK
+    (line,) = results(tmp_path)
+    assert (line["state"], line["attempt"]) == ("complete", 1)
+    assert [entry["step"] for entry in line["history"]] == list(range(1, 13))
+    assert line["history"][-1]["ap"] == line["metrics"]["ap"]
+    assert line["environment"]["threads_per_trial"] == 2
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+    assert not (tmp_path / "runs" / "smoke" / "ray").exists()
+
+
+@pytest.mark.slow
+def test_a_failure_in_a_shared_trial_is_its_result(tmp_path: Path) -> None:
+    extra = ["--set", "train.processes=2", "--set", "train.lr=1e30", "--set", "train.optimizer=sgd"]
+    done = run(tmp_path, *ONE_TRIAL, *extra)
+    assert done.returncode == 1, done.stderr
+    assert len(re.findall(r"^failed: trial 0 .*Diverged", done.stderr, re.MULTILINE)) == 1
+    (line,) = results(tmp_path)
+    assert line["error"]["type"] == "Diverged"
+    assert line["attempt"] == 1
+
+
+@pytest.mark.slow
+def test_a_shared_trial_outlives_each_of_its_processes(tmp_path: Path) -> None:
+    """A process of Train's, then the trial's own, which leaves Train's reservation behind."""
+    trial = tmp_path / "runs" / "smoke" / "trials" / "00000"
+    given = [*ONE_TRIAL, *STEPS, *SAVED, "--set", "train.processes=2"]
+    with start(tmp_path, *given) as process:
+        for title, reached in (("RayTrainWorker", 8), ("ImplicitFunc", 25)):
+            while len(read_json_lines(trial / "history.jsonl")) <= reached:
+                assert process.poll() is None, process.communicate()[1]
+                time.sleep(0.05)
+            family = descendants(process.pid)
+            os.kill([pid for pid, its in family.items() if title in its][-1], signal.SIGKILL)
+        errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, errors
+    (line,) = results(tmp_path)
+    assert (line["state"], line["attempt"]) == ("complete", 3)
+    assert line["environment"]["resumed_from"] >= 25
+    assert [entry["step"] for entry in line["history"]] == list(range(1, 61))
 
 
 def test_failed_trials_are_listed_and_the_exit_status_is_1(tmp_path: Path) -> None:
