@@ -170,14 +170,16 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
 
 def _predict(options: argparse.Namespace, _: list[str]) -> int:
     from .files import require_writable
-    from .predict import find_images, open_winner, plan, predict, read_people
+    from .predict import check_out, find_images, open_winner, plan, predict, read_people
 
     winner = open_winner(options.winner)
     if options.boxes and winner.task != "pose":
         rule = f"is for networks that find joints; this one is for {winner.task}"
         raise InputError(rule, key="--boxes", value=str(options.boxes))
     people = read_people(options.boxes) if options.boxes else None
-    jobs = plan(find_images(options.images, winner), options.out, people)
+    images = find_images(options.images, winner)
+    check_out(options.out, winner, [*images, *([options.boxes] if options.boxes else [])])
+    jobs = plan(images, people)
     require_writable(options.out, key="--out")
     with _bar("Predicting") as advance:
         predict(winner, jobs, options.out, advance)
@@ -186,17 +188,16 @@ def _predict(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _finish(run: Path, out: Path) -> int:
-    """Export the winner, write the report, list failures, say where everything is."""
+    """Export the winner, write the report, list failures, say where everything is.
+
+    The report shows the winner, so that comes first, but is written without one as well.
+    """
     from .files import read_json_lines
     from .report import write_report
 
     results = read_json_lines(run / "results.jsonl")
     failed = [result for result in results if result["state"] == "failed"]
-    winner = None
-    if len(failed) < len(results):
-        from .export import export_winner
-
-        winner = export_winner(run, out)
+    winner, trouble = _exported(run, out) if len(failed) < len(results) else (None, "")
     print(f"Report: {write_report(run, out)}")
     if winner is not None:
         print(f"Winner: {winner}  ({sys.executable} {winner / 'example.py'} draws a prediction)")
@@ -208,7 +209,19 @@ def _finish(run: Path, out: Path) -> int:
             f"{error['type']}: {error['message']}  (traceback in {where})",
             file=sys.stderr,
         )
-    return FAILED_TRIALS if failed else DONE
+    if trouble:
+        print(f"not exported: {trouble}", file=sys.stderr)
+    return FAILED_TRIALS if failed or trouble else DONE
+
+
+def _exported(run: Path, out: Path) -> tuple[Path | None, str]:
+    """The winner's folder, if there is a winner, and in one line why it could not be exported."""
+    from .export import export_winner
+
+    try:
+        return export_winner(run, out), ""
+    except (RuntimeError, InputError, OSError) as error:
+        return None, " ".join(str(error).split())
 
 
 def _profile(options: argparse.Namespace, _: list[str]) -> int:

@@ -1,5 +1,6 @@
 """The winner of a study as a folder that stands alone: plain PyTorch, weights, an example."""
 
+import filecmp
 import json
 import os
 import shutil
@@ -13,38 +14,39 @@ from statistics import fmean
 
 import torch
 from PIL import Image
-from safetensors.torch import load, save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .arch import ArchSpec
 from .errors import InputError
-from .files import read_json, write_json
+from .files import read_user_json, write_json
 from .model import build
 from .result import METRICS, Result
 from .rivals import RIVAL_KNOB
 from .study import Study, load_study
 from .tasks import load_task, prepare
 from .tasks.base import Task, normalise
+from .weights import load_weights
 
 PACKAGE = Path(__file__).parent
+ARCH, WEIGHTS = "arch.json", "weights.safetensors"
 # Copied as they are: the network's source imports torch and the standard library alone, what
 # stands around it Pillow as well.
 SOURCES = ("arch.py", "blueprint.py", "errors.py", "model/*.py", "drawing.py")
 POSE_SOURCES = ("keypoints.py",)
 
-_VERIFY = """
-import sys, torch
+_RUN_ALONE = """
+import sys
+folder, given, found, *paths = sys.argv[1:]
+sys.path[:] = [folder, *paths]
 sys.modules["hrnet_search"] = None  # any import of it fails from here on
-sys.path.insert(0, sys.argv[1])
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 from network import load_network
-expected = load_file(sys.argv[2])
 with torch.inference_mode():
-    outputs = load_network(sys.argv[1])(expected.pop("input"))
+    outputs = load_network(folder)(load_file(given)["image"])
 outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-for output, wanted in zip(outputs, (expected[key] for key in sorted(expected)), strict=True):
-    if not torch.equal(output, wanted):
-        sys.exit(f"outputs differ by up to {(output - wanted).abs().max().item():g}")
+save_file({str(n): tensor.contiguous() for n, tensor in enumerate(outputs)}, found)
 """
 
 
@@ -83,19 +85,23 @@ def export_winner(run: Path, out: Path, *, trial: int | None = None) -> Path | N
         The folder, or None if no trial is complete.
 
     Raises:
-        InputError: There is no such trial, or it did not complete.
-        RuntimeError: The exported network does not give the same outputs.
+        InputError: There is no such trial, it did not complete, or its weights are damaged.
+        RuntimeError: The exported network does not give the same outputs, or it could not be
+            found out whether it does.
     """
     study = load_study(run / "study.yaml")
     result = _pick(run, study, trial)
     folder = out / ("winner" if trial is None else f"trial-{trial:05d}")
-    if result is None or _source(folder) == _provenance(result):
-        return folder if result else None
+    if result is None:
+        return None
+    weights = run / "trials" / f"{result.trial:05d}" / WEIGHTS
+    if _source(folder, weights) == _provenance(result):
+        return folder
     out.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out, prefix=".winner-"))
     try:
         temporary.chmod(0o755)
-        _fill(temporary, run, study, result)
+        _fill(temporary, weights, study, result)
         _replace(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -120,20 +126,19 @@ def _pick(run: Path, study: Study, trial: int | None) -> Result | None:
     raise InputError(rule, file=run, key="--trial", value=trial)
 
 
-def _fill(folder: Path, run: Path, study: Study, result: Result) -> None:
+def _fill(folder: Path, weights: Path, study: Study, result: Result) -> None:
     task = load_task(study, prepare(study, lambda done, total: None))  # from the cache, as a rule
-    weights = (run / "trials" / f"{result.trial:05d}" / "weights.safetensors").read_bytes()
     model = build(ArchSpec.from_dict(result.arch), head=task.head, num_outputs=task.num_outputs)
-    model.load_state_dict(load(weights))
+    load_weights(model, weights)
     network = {
         "arch": result.arch,
         "head": task.head,
         "num_outputs": task.num_outputs,
         "source": _provenance(result),
     }
-    write_json(folder / "arch.json", network)
+    write_json(folder / ARCH, network)
     write_json(folder / "preprocess.json", task.preprocessing())
-    (folder / "weights.safetensors").write_bytes(weights)
+    shutil.copyfile(weights, folder / WEIGHTS)
     Image.fromarray(task.sample()).save(folder / "sample.png")
     _copy_sources(folder / "network", study.task.kind)
     shutil.copy(PACKAGE / "templates" / f"example_{study.task.kind}.py", folder / "example.py")
@@ -151,32 +156,42 @@ def _copy_sources(folder: Path, kind: str) -> None:
 
 
 def _verify(folder: Path, model: nn.Module, task: Task) -> None:
-    """Compare outputs bit for bit in a process that cannot import this package."""
+    """Compare outputs bit for bit with those of a process that cannot import this package."""
     image = normalise(task.sample()[None]).contiguous()  # the layout that a file keeps
     with torch.inference_mode():
         output = model(image)
     outputs: Sequence[Tensor] = [output] if isinstance(output, Tensor) else output
-    tensors = {f"output{n}": tensor.contiguous() for n, tensor in enumerate(outputs)}
+    found = _run_alone(folder, image)
+    wrong = "the exported network is not the trained one: outputs"
+    shapes, wanted = ([tuple(tensor.shape) for tensor in each] for each in (found, outputs))
+    if shapes != wanted:
+        raise RuntimeError(f"{wrong} are of shapes {shapes} instead of {wanted}")
+    if not all(map(torch.equal, found, outputs)):
+        most = max((a - b).abs().max().item() for a, b in zip(found, outputs, strict=True))
+        raise RuntimeError(f"{wrong} differ by up to {most:g}")
+
+
+def _run_alone(folder: Path, image: Tensor) -> list[Tensor]:
+    """What an exported network puts out in a process of its own.
+
+    That process finds what this one finds, wherever it is, but first what is in the folder.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        expected = Path(scratch) / "expected.safetensors"
-        save_file({"input": image, **tensors}, expected)
-        command = [
-            sys.executable,
-            "-I",
-            "-B",
-            "-W",
-            "ignore",
-            "-c",
-            _VERIFY,
-            str(folder),
-            str(expected),
-        ]
-        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        given, found = Path(scratch) / "in.safetensors", Path(scratch) / "out.safetensors"
+        save_file({"image": image}, given)
+        options = ["-B", "-W", "ignore", "-c", _RUN_ALONE]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=os.environ | threads
+            [sys.executable, *options, *map(str, (folder, given, found, *sys.path))],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         )
-    if done.returncode:
-        raise RuntimeError(f"the exported network is not the trained one: {done.stderr.strip()}")
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            raise RuntimeError(f"the exported network could not be checked: {lines[-1]}")
+        tensors = load_file(found)
+    return [tensors[str(n)] for n in range(len(tensors))]
 
 
 def _provenance(result: Result) -> dict[str, str | int]:
@@ -189,10 +204,19 @@ def _provenance(result: Result) -> dict[str, str | int]:
     }
 
 
-def _source(folder: Path) -> object:
-    """The provenance of what is exported there now, if anything is."""
-    files = [folder / name for name in ("arch.json", "weights.safetensors")]
-    return read_json(files[0])["source"] if all(file.exists() for file in files) else None
+def _source(folder: Path, weights: Path) -> object:
+    """The provenance of what is exported there now, if it is whole and has these weights.
+
+    Weights that are gone from the run, where nothing could be made of them anew, may be any.
+    """
+    try:
+        content = read_user_json(folder / ARCH)
+        is_whole = (folder / WEIGHTS).exists() and (
+            not weights.exists() or filecmp.cmp(weights, folder / WEIGHTS, shallow=False)
+        )
+    except (InputError, OSError):
+        return None
+    return content.get("source") if is_whole and isinstance(content, dict) else None
 
 
 def _replace(folder: Path, temporary: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -36,6 +37,28 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def read_user_json(path: Path) -> Any:
+    """What a JSON file says that somebody else has written.
+
+    Raises:
+        InputError: It cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", file=path) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON ({error})", file=path) from None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a number that a float can hold."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # hundreds of digits
+        return False
 
 
 def read_json_lines(path: Path) -> list[Any]:

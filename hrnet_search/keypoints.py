@@ -100,7 +100,9 @@ def decode(heatmaps: Tensor, *, decoder: str, sigma: float) -> Tensor:
       most half a pixel; exact for a Gaussian;
     * dark: one Newton step on the logarithm of the smoothed heatmap (Zhang et al., CVPR 2020).
 
-    A peak at the border, where its neighbours are not all there, is not moved.
+    A peak at the border, where its neighbours are not all there, is not moved. The official
+    `get_final_preds` (`lib/core/inference.py`) moves none at pixel 1 either; here those are moved.
+    It also puts a joint whose peak is not above 0 at (0, 0); here it stays where the peak is.
 
     Args:
         heatmaps: (B, K, h, w), float32, on the CPU.

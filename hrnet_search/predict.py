@@ -5,8 +5,6 @@ weights are read as safetensors. Nothing heavy is imported before folder and pic
 """
 
 import io
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,8 @@ from .arch import ArchSpec
 from .blueprint import check_input, head_of
 from .drawing import class_shares, draw_classes, draw_people, draw_scores
 from .errors import InputError, nearest_name
-from .files import write_atomic, write_json
+from .files import is_number, read_user_json, write_atomic, write_json
+from .settings import scaled_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,6 +27,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # of images in a folder
 LABELS = "_labels.png"
 PEOPLE = 32  # crops that the network sees at once
 TOP = 5  # classes that are listed
+FARTHEST, THINNEST = 1_000_000, 0.001  # pixels: numbers of a box, and its sides
 # What `preprocess.json` says of each task, beside task, mean and std.
 KEYS: Mapping[str, tuple[str, ...]] = {
     "pose": ("input_size", "keypoints", "skeleton", "decoder", "sigma", "softmax", "padding"),
@@ -111,7 +111,7 @@ def open_winner(folder: Path) -> Winner:
         if not (folder / name).is_file():
             rule = f"is not the folder of an exported network: it has no {name}"
             raise InputError(rule, file=folder)
-    arch, about = (_read_json(folder / name) for name in (ARCH, ABOUT))
+    arch, about = (read_user_json(folder / name) for name in (ARCH, ABOUT))
     _check(arch, ("head", "num_outputs", "arch"), folder / ARCH)
     _check(about, ("task", "mean", "std"), folder / ABOUT)
     _check(about, KEYS[about["task"]], folder / ABOUT)
@@ -127,15 +127,6 @@ def open_winner(folder: Path) -> Winner:
     return Winner(folder, spec, arch["head"], arch["num_outputs"], about)
 
 
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", file=file) from None
-    except ValueError as error:
-        raise InputError(f"is not JSON ({error})", file=file) from None
-
-
 def _check(values: Any, keys: Sequence[str], file: Path) -> None:
     """That the keys are there, and their values what export writes."""
     for key in keys:
@@ -146,12 +137,8 @@ def _check(values: Any, keys: Sequence[str], file: Path) -> None:
             raise InputError(rule, file=file, key=key, value=values[key])
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
+    return is_number(value) and value > 0
 
 
 def _is_list(value: Any, of: Callable[[Any], bool], length: int | None = None) -> bool:
@@ -171,7 +158,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
     "num_outputs": _is_place,
     "arch": lambda value: isinstance(value, dict),
     "task": lambda value: _is_name(value) and value in KEYS,
-    "mean": lambda value: _is_list(value, _is_number, 3),
+    "mean": lambda value: _is_list(value, is_number, 3),
     "std": lambda value: _is_list(value, _is_positive, 3),
     "input_size": lambda value: _is_list(value, _is_place, 2) and min(value) > 0,
     "keypoints": lambda value: _is_list(value, _is_name),
@@ -220,12 +207,19 @@ def _check_image(image: Path, winner: Winner) -> None:
             size = (picture.height, picture.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"is not a readable image ({error})", file=image) from None
-    as_it_is = not any(winner.about.get(key) for key in ("resize", "base_length"))
-    if winner.task == "segmentation" and as_it_is:
+    if winner.task == "segmentation":
+        height, width = _seen_size(winner.about, size)
         try:
-            check_input(winner.spec, winner.head, size)
+            check_input(winner.spec, winner.head, (height, width))
         except InputError as error:
-            raise InputError(error.rule, file=image, value=f"{size[0]}x{size[1]}") from None
+            seen = "" if (height, width) == size else f"is seen at {height}x{width} pixels, which "
+            raise InputError(seen + error.rule, file=image, value=f"{size[0]}x{size[1]}") from None
+
+
+def _seen_size(about: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) at which a segmentation network was tested on an image of (H, W)."""
+    height, width = about["resize"] or scaled_size(size, 1.0, about["base_length"])
+    return height, width
 
 
 def read_people(file: Path) -> list[Person]:
@@ -236,7 +230,7 @@ def read_people(file: Path) -> list[Person]:
     Raises:
         InputError: The file is missing or no such list.
     """
-    entries = _read_json(file)
+    entries = read_user_json(file)
     if not isinstance(entries, list):
         raise InputError("must be a list of boxes", file=file)
     return [_person(entry, str(place), file) for place, entry in enumerate(entries)]
@@ -250,17 +244,36 @@ def _person(entry: Any, key: str, file: Path) -> Person:
     box, score = entry["bbox"], entry.get("score", 1.0)
     if not isinstance(entry["image"], str):
         raise InputError("must be the name of an image", file=file, key=f"{key}.image")
-    if not _is_list(box, _is_number, 4):
+    if not _is_list(box, is_number, 4):
         raise InputError("must be four numbers", file=file, key=f"{key}.bbox", value=box)
-    if min(box[2:]) <= 0:
-        raise InputError("must have a width and a height", file=file, key=f"{key}.bbox", value=box)
-    if not _is_number(score):
+    if max(map(abs, box)) > FARTHEST or min(box[2:]) < THINNEST:
+        rule = f"must be within +-{FARTHEST} pixels, width and height {THINNEST} or more"
+        raise InputError(rule, file=file, key=f"{key}.bbox", value=box)
+    if not is_number(score):
         raise InputError("must be a number", file=file, key=f"{key}.score", value=score)
     x, y, width, height = map(float, box)
     return Person(entry["image"], (x, y, width, height), float(score))
 
 
-def plan(images: Sequence[Path], out: Path, people: Sequence[Person] | None = None) -> list[Job]:
+def check_out(out: Path, winner: Winner, read: Sequence[Path]) -> None:
+    """That results cannot take the place of what they are made from.
+
+    Args:
+        out: Where the results will be.
+        winner: The network.
+        read: Images, and the file of boxes.
+
+    Raises:
+        InputError: One of these is in that folder, or the folder in that of the network.
+    """
+    real, network = out.resolve(), winner.folder.resolve()
+    folders = {folder for file in read for folder in (file.parent.resolve(), file.resolve().parent)}
+    if real in folders or real == network or network in real.parents:
+        rule = "holds what is read; results need a folder of their own"
+        raise InputError(rule, key="--out", value=str(out))
+
+
+def plan(images: Sequence[Path], people: Sequence[Person] | None = None) -> list[Job]:
     """What to do with each image: the names of its results, and who is in it.
 
     Results are named after the image; where two would have the same name, or the name of
@@ -268,12 +281,11 @@ def plan(images: Sequence[Path], out: Path, people: Sequence[Person] | None = No
 
     Args:
         images: From `find_images`.
-        out: Where the results will be.
         people: From `read_people`; an image they do not name shows nobody. None: every picture
             is one person.
 
     Raises:
-        InputError: A result would replace one of the images, or nobody is in any of them.
+        InputError: Nobody is in any of them.
     """
     taken: set[str] = set()
     jobs = []
@@ -288,9 +300,6 @@ def plan(images: Sequence[Path], out: Path, people: Sequence[Person] | None = No
         near = nearest_name(people[0].image, [image.name for image in images])
         rule = "is the name of none of the images, and so are all others"
         raise InputError(rule, key="--boxes", value=people[0].image, nearest=near)
-    for image in images:
-        if image.resolve().parent == out.resolve() and image.name.lower() in taken:
-            raise InputError("would be replaced by a result; choose another --out", file=image)
     return jobs
 
 
@@ -333,12 +342,12 @@ def predict(
         picture = Image.fromarray(pixels)
         _check_boxes(job, picture)
         record, pictures = finder.find(picture, job)
+        size = [picture.height, picture.width]
+        write_json(out / f"{job.name}.json", {"image": job.image.name, "size": size, **record})
         for end, drawn in pictures.items():
             buffer = io.BytesIO()
             drawn.save(buffer, "PNG")
             write_atomic(out / f"{job.name}{end}", buffer.getvalue())
-        size = [picture.height, picture.width]
-        write_json(out / f"{job.name}.json", {"image": job.image.name, "size": size, **record})
         progress(done, len(jobs))
 
 
@@ -440,10 +449,8 @@ class Finder:
     def _classes(self, picture: Image.Image) -> Found:
         from torch.nn import functional as F
 
-        from .tasks.segmentation import scaled_size
-
         full = (picture.height, picture.width)
-        height, width = self.about["resize"] or scaled_size(full, 1.0, self.about["base_length"])
+        height, width = _seen_size(self.about, full)
         scores = self._run([picture.resize((width, height), Image.Resampling.BILINEAR)])
         corners = self.about["align_corners"]
         scores = F.interpolate(scores, size=full, mode="bilinear", align_corners=corners)

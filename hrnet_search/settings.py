@@ -9,6 +9,7 @@ from .joints import COCO, MPII, JointSet
 from .labels import LABEL_SETS
 from .space import Strict
 
+JOINT_SCORE = 0.2  # official `TEST.IN_VIS_THRE`
 MIN_INPUT = 32  # pixels: stride of the fourth branch (section 3.1); more branches want more
 
 
@@ -16,6 +17,20 @@ def _two_or_none(size: list[int]) -> list[int]:
     if len(size) not in (0, 2):
         raise InputError("must be [height, width], or [] for none", value=size)
     return size
+
+
+def scaled_size(size: tuple[int, int], scale: float, base_length: int = 0) -> tuple[int, int]:
+    """(H, W) of an image at `scale`, its shape kept, rounded as in the official `image_resize`.
+
+    Args:
+        size: (H, W).
+        scale: 1 makes the longer side `base_length`.
+        base_length: Pixels; 0: as long as it is.
+    """
+    longer = max(size)
+    wanted = int((base_length or longer) * scale + 0.5)
+    height, width = (max(1, int(side * wanted / longer + 0.5)) for side in size)
+    return height, width
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -51,8 +66,11 @@ class PoseTest(Strict):
     shift: bool = Field(
         default=True, description="Move the mirrored image's heatmaps by one pixel, as official."
     )
-    joint_score: float = Field(
-        default=0.2, ge=0, description="A person's score is the mean of joints above this."
+    joint_score: float | None = Field(
+        default=None,
+        ge=0,
+        description="A person's score is the mean of joints above this; none: 0.2 as official, or "
+        "0 with loss cross_entropy, as the peaks of a softmax are low.",
     )
     oks_nms: float = Field(
         default=0.9, gt=0, le=1, description="Of people so much alike by OKS the best is kept."
@@ -94,6 +112,13 @@ class PoseTask(Strict):
     )
     augmentation: PoseAugmentation = PoseAugmentation()
     test: PoseTest = PoseTest()
+
+    @property
+    def least_score(self) -> float:
+        """What `test.joint_score` comes to."""
+        if self.test.joint_score is not None:
+            return self.test.joint_score
+        return 0.0 if self.loss == "cross_entropy" else JOINT_SCORE
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -162,7 +187,10 @@ class SegmentationTask(Strict):
         default=0.9, description="Hard: the true class has at most this probability."
     )
     ohem_pixels: int = Field(
-        default=131072, ge=1, description="So many pixels of a batch are kept at least."
+        default=131072,
+        ge=1,
+        description="So many pixels are kept at least of each part of a batch: of each process, "
+        "as of each GPU in the official code, and of each accumulated part.",
     )
     coarse_weight: float = Field(
         default=0.4, ge=0, description="Weight of the coarse output's loss with head ocr."
@@ -181,7 +209,7 @@ class SegmentationTask(Strict):
 
 
 class ClassificationAugmentation(Strict):
-    """How training crops vary; the defaults are those of the ResNet recipe (section 4.5)."""
+    """How training crops vary; the defaults are those of the ResNet recipe (appendix)."""
 
     flip: Share = Field(default=0.5, description="Share of crops that are mirrored.")
     least_area: float = Field(
@@ -274,7 +302,7 @@ class Keypoints(Strict):
                 raise InputError("must not repeat a joint", key="flip_pairs", value=name)
         self._check(self.upper_body, "upper_body")
         self._check(self.normalise_by, "normalise_by")
-        if self.normalise_by and len({*self.normalise_by}) != 2:
+        if self.normalise_by and not len({*self.normalise_by}) == len(self.normalise_by) == 2:
             rule = "must be two joints"
             raise InputError(rule, key="normalise_by", value=self.normalise_by)
         return self
@@ -359,7 +387,8 @@ class Labelled(Files):
     base_length: int = Field(
         default=0,
         ge=0,
-        description="Longer side, in pixels, of an image at scale 1; 0: as it is.",
+        description="Longer side, in pixels, of an image at scale 1; 0: as it is. Not beside "
+        "resize of task.augmentation or task.test.",
     )
 
     @property
@@ -406,6 +435,10 @@ class Labelled(Files):
                     near = nearest_name(name, self.class_names)
                     rule = "must be one of class_names"
                     raise InputError(rule, key=f"flip_pairs.{place}", value=name, nearest=near)
+        paired = [name for pair in self.flip_pairs for name in pair]
+        for name in paired:
+            if paired.count(name) > 1:
+                raise InputError("must not repeat a class", key="flip_pairs", value=name)
         return self
 
 
@@ -474,7 +507,7 @@ class Train(Strict):
     nesterov: bool = Field(default=False, description="Nesterov momentum, with sgd.")
     schedule: Literal["one_cycle", "poly", "cosine", "step", "constant"] = Field(
         default="one_cycle",
-        description="poly: power 0.9, as the paper's segmentation (4.3). step: a tenth after "
+        description="poly: power 0.9, as the paper's segmentation (section 5). step: a tenth after "
         "each milestone. one_cycle has its own warm-up.",
     )
     milestones: list[Annotated[int, Field(ge=1)]] = Field(

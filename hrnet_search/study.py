@@ -7,7 +7,7 @@ impossible value is refused with file, dotted key, value, rule and the nearest v
 import functools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,17 @@ from .reading import (
 )
 from .result import METRICS, closed_form, metric
 from .rivals import RIVAL_KNOB, RIVALS, Rival
-from .settings import DATA_KINDS, Data, People, PoseTask, Task, Train
+from .settings import (
+    DATA_KINDS,
+    Data,
+    Labelled,
+    People,
+    PoseTask,
+    SegmentationTask,
+    Task,
+    Train,
+    scaled_size,
+)
 from .space import Space, Strict, Value
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -109,7 +119,11 @@ class Study(Strict):
 
     def _check_task(self) -> None:
         """What the task's settings ask of the data."""
-        if self.task.kind == "segmentation":
+        if isinstance(self.task, SegmentationTask) and isinstance(self.data, Labelled):
+            for part in ("augmentation", "test"):
+                if self.data.base_length and getattr(self.task, part).resize:
+                    rule = f"cannot be given beside task.{part}.resize, which sets the size too"
+                    raise InputError(rule, key="data.base_length", value=self.data.base_length)
             count, classes = len(self.task.class_weights), self.num_outputs
             if count not in (0, classes):
                 rule = f"must have one weight for each of {classes} classes"
@@ -144,13 +158,33 @@ class Study(Strict):
                 raise InputError(rule, key=f"objectives.{place}", value=key)
 
     def _check_sizes(self) -> None:
-        key = "data.crop_size" if self.task.kind == "segmentation" else "data.input_size"
+        views = list(self._views())
         for params in self._grid:
             spec = canonical(self.space.arch(params), self.task.head)
-            try:
-                check_input(spec, self.task.head, self.input_size)
-            except InputError as error:
-                raise InputError(error.rule, key=key, value=list(self.input_size)) from None
+            for key, value, scale, size in views:
+                try:
+                    check_input(spec, self.task.head, size)
+                except InputError as error:
+                    shown = f"is {size[1]}x{size[0]} at scale {scale:g}; " if scale != 1 else ""
+                    raise InputError(shown + error.rule, key=key, value=value) from None
+
+    def _views(self) -> Iterator[tuple[str, list[int], float, tuple[int, int]]]:
+        """Sizes (H, W) that networks are shown: their key, its value, scale, and size at that.
+
+        Whole images are as large as they are: `Task.check` looks at them.
+        """
+        if not isinstance(self.task, SegmentationTask):
+            yield "data.input_size", list(self.input_size), 1, self.input_size
+            return
+        yield "data.crop_size", list(self.input_size), 1, self.input_size
+        test = self.task.test
+        if test.window:  # what is smaller is filled up
+            height, width = test.window
+            yield "task.test.window", test.window, 1, (height, width)
+        elif test.resize:
+            height, width = test.resize
+            least = min(test.scales)
+            yield "task.test.resize", test.resize, least, scaled_size((height, width), least)
 
     def _check_rivals(self) -> None:
         if RIVAL_KNOB in self.space.vary and self.rivals:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tiny import TINY_POSE_STUDY
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -17,32 +18,6 @@ from hrnet_search.tasks.cache import CACHE_VARIABLE, Prepared
 # Always the same examples, and no failure because a machine is busy.
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
-
-TINY_POSE_STUDY = {
-    "name": "tiny",
-    "task": {
-        "kind": "pose",
-        "loss": "cross_entropy",
-        "sigma": 1.0,
-        "augmentation": {"scale": 0.0, "rotation": 0.0, "half_body": 0.0},
-        "test": {"flip": False, "joint_score": 0.0},
-    },
-    "data": {"kind": "synthetic_pose", "num_train": 48, "num_val": 8, "input_size": [32, 32]},
-    "space": {
-        "base": {
-            "width": 4,
-            "num_stages": 2,
-            "num_modules": 1,
-            "num_blocks": 1,
-            "stage1_blocks": 1,
-            "stage1_width": 4,
-            "stem_width": 8,
-        },
-        "vary": {"final": {"choices": [False, True]}},
-    },
-    "train": {"steps": 4, "batch_size": 8, "lr": 2e-3, "evaluations": 2, "precision": "float32"},
-    "seeds": 2,
-}
 
 
 @pytest.fixture(scope="session", autouse=True)

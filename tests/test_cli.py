@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hrnet_search import cli, export, report
 from hrnet_search.arch import hrnet
 from hrnet_search.cli import main
 from hrnet_search.cost import cost
+from hrnet_search.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "studies" / "smoke.yaml"
@@ -161,6 +163,43 @@ def test_a_wrong_command_line_is_refused(
     status, _, err = said(capsys, *arguments)
     assert status == 2
     assert "Traceback" not in err
+
+
+# --- what comes after the last trial -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("outputs\ndiffer"),
+        InputError("differ", key="outputs"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_the_report_is_written_even_if_the_export_fails(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    done = []
+
+    def export_winner(run: Path, out: Path) -> Path:
+        done.append("export")
+        raise error
+
+    def write_report(run: Path, out: Path) -> Path:
+        done.append("report")
+        return out / "index.html"
+
+    monkeypatch.setattr(export, "export_winner", export_winner)
+    monkeypatch.setattr(report, "write_report", write_report)
+    (tmp_path / "results.jsonl").write_text('{"state": "complete"}\n')
+    assert cli._finish(tmp_path, tmp_path / "out") == 1
+    assert done == ["export", "report"]  # which links to the winner
+    out, err = capsys.readouterr()
+    assert out == f"Report: {tmp_path / 'out' / 'index.html'}\n"
+    assert err == f"not exported: {' '.join(str(error).split())}\n"
 
 
 # --- profile and tables --------------------------------------------------------------------------

@@ -53,8 +53,8 @@ def test_every_documented_command_parses_and_its_files_are_valid(command: str) -
         assert file.suffix or str(file) in {*PRESETS, *RIVALS} or words[0] != "profile", command
         if file.name == "mydata.yaml":  # the reader's own
             continue
-        if file.suffix == ".yaml" and (ROOT / file).parent.name in ("studies", "spaces"):
-            load(ROOT / file)
+        if file.suffix == ".yaml" and file.parts[0] in ("studies", "spaces"):
+            load(ROOT / file, options.get("set", []))
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_POSE_STUDY
 from PIL import Image
 from safetensors.torch import load_file, save, save_file
+from tiny import TINY_POSE_STUDY
 
+from hrnet_search import export
 from hrnet_search.arch import ArchSpec
 from hrnet_search.errors import InputError
 from hrnet_search.export import choose_winner, export_winner
@@ -328,7 +329,7 @@ def test_the_example_finds_and_draws_what_predict_does(
 ) -> None:
     folder, image, drawing, said = examples[call]
     people = [Person(image.name, BOX)] if call == "box" else None
-    predict(open_winner(folder), plan([image], tmp_path, people), tmp_path)
+    predict(open_winner(folder), plan([image], people), tmp_path)
     record = json.loads((tmp_path / f"{image.stem}.json").read_text())
     *lines, last = said.splitlines()
     assert lines == expected_lines(record)
@@ -365,7 +366,7 @@ def test_predict_finds_what_the_evaluation_found(
     image = folder / "sample.png"  # the first validation image, or what is seen of it
     if study.task.kind == "classification":
         image = Path(study.data.root) / "val" / "ant" / "0.png"
-    predict(open_winner(folder), plan([image], tmp_path), tmp_path)
+    predict(open_winner(folder), plan([image]), tmp_path)
     record = json.loads((tmp_path / f"{image.stem}.json").read_text())
     if study.task.kind == "segmentation":
         expected, found = (
@@ -430,9 +431,92 @@ def test_weights_that_are_not_the_networks_are_refused_and_nothing_is_left(
     weights = load_file(file)
     weights.popitem()
     save_file(weights, file)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InputError, match=f"{file}: must fit the network"):
+        export_winner(run, tmp_path / "report")
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match=f"{file}: must hold a state dict"):
         export_winner(run, tmp_path / "report")
     assert not list((tmp_path / "report").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("arch.json", "{"),
+        ("arch.json", "[]"),
+        ("arch.json", '{"a": 1}'),
+        pytest.param("arch.json", "[" * 100_000, id="arch.json-deep"),
+        ("arch.json", None),
+        ("weights.safetensors", ""),
+        ("weights.safetensors", None),
+    ],
+)
+def test_a_damaged_winner_is_made_anew(
+    pose_run: Path,
+    winner: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: str | None,
+) -> None:
+    monkeypatch.setattr(export, "_verify", lambda *_: None)  # takes seconds, and is tested below
+    folder = shutil.copytree(winner, tmp_path / "winner")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    assert export_winner(pose_run, tmp_path) == folder
+    assert (folder / name).read_bytes() == (winner / name).read_bytes()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_weights_of_another_training_are_replaced_and_lost_ones_do_no_harm(
+    pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_verify", lambda *_: None)
+    run = shutil.copytree(pose_run, tmp_path / "smoke")
+    folder = shutil.copytree(winner, tmp_path / "report" / "winner")
+    file = folder / "weights.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # of the same size
+    export_winner(run, tmp_path / "report")
+    assert file.read_bytes() == whole
+    (run / "trials" / "00000" / "weights.safetensors").unlink()
+    assert export_winner(run, tmp_path / "report") == folder
+    assert file.read_bytes() == whole
+
+
+def test_outputs_that_differ_are_told_and_nothing_is_left(
+    pose_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_sources = export._copy_sources
+
+    def copy_wrong_ones(folder: Path, kind: str) -> None:
+        copy_sources(folder, kind)
+        with (folder / "__init__.py").open("a") as file:
+            file.write("_load = load_network\n")
+            file.write("load_network = lambda folder: lambda x: _load(folder)(x) + 0.5\n")
+
+    monkeypatch.setattr(export, "_copy_sources", copy_wrong_ones)
+    with pytest.raises(RuntimeError, match=r"is not the trained one: outputs differ by up to 0\.5"):
+        export_winner(pose_run, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_clean_process_finds_what_this_one_finds(
+    winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages may come from PYTHONPATH or the user's own folder; this one fails loudly."""
+    (tmp_path / "safetensors").mkdir()
+    (tmp_path / "safetensors" / "__init__.py").write_text("raise ImportError('one\\nof mine')")
+    (tmp_path / "network.py").write_text("raise ImportError('not of the folder')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError) as caught:
+        export._run_alone(winner, torch.zeros(1, 3, 64, 64))
+    assert str(caught.value) == "the exported network could not be checked: of mine"
+    (tmp_path / "safetensors" / "__init__.py").unlink()
+    (tmp_path / "safetensors").rmdir()
+    (output,) = export._run_alone(winner, torch.zeros(1, 3, 64, 64))
+    assert output.shape == (1, 17, 16, 16)
 
 
 def test_a_trial_that_does_not_exist_is_named_with_those_that_do(

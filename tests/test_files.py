@@ -3,14 +3,17 @@
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hrnet_search import files
 from hrnet_search.errors import InputError
 from hrnet_search.files import (
+    is_number,
     read_json,
     read_json_lines,
+    read_user_json,
     require_writable,
     write_atomic,
     write_json,
@@ -100,6 +103,42 @@ def test_json_lines_leave_out_a_last_line_cut_short(
     path = tmp_path / "results.jsonl"
     path.write_text(text)
     assert read_json_lines(path) == records
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"{", "is not JSON ("),
+        (b"", "is not JSON ("),
+        (b"\xff", "is not JSON ("),
+        pytest.param(b"[" * 100_000, "is not JSON (", id="deep"),
+        (None, "cannot be read (No such file or directory)"),
+        (..., "cannot be read (Is a directory)"),
+    ],
+)
+def test_what_users_write_is_refused_in_one_line(tmp_path: Path, content: Any, part: str) -> None:
+    path = tmp_path / "a.json"
+    if content is ...:
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_user_json(path)
+    assert str(caught.value).startswith(f"{path}: {part}")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_users_write_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1, 2.5, "\u00e4"]}', encoding="utf-8")
+    assert read_user_json(path) == {"a": [1, 2.5, "\u00e4"]}
+
+
+def test_numbers_are_those_that_a_float_holds() -> None:
+    for number in (0, -3, 2.5, 10**308, 1e308):
+        assert is_number(number)
+    for other in (True, "1", None, [1], math.nan, math.inf, -math.inf, 10**400, -(10**400)):
+        assert not is_number(other)
 
 
 def test_json_lines_of_no_file_are_none(tmp_path: Path) -> None:

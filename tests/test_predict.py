@@ -30,6 +30,7 @@ from hrnet_search.predict import (
     Finder,
     Job,
     Person,
+    check_out,
     find_images,
     open_winner,
     plan,
@@ -56,6 +57,7 @@ ABOUT: dict[str, dict[str, Any]] = {
         "std": STD, "classes": [f"class{number}" for number in range(7)],
     },
 }  # fmt: skip
+WITHIN = "must be within +-1000000 pixels, width and height 0.001 or more"
 HEADS = {"pose": "v1", "segmentation": "v2", "ocr": "ocr", "classification": "cls"}
 
 
@@ -112,7 +114,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """The records that were written."""
     winner = open_winner(folder)
-    jobs = plan(find_images(files, winner), out, people)
+    jobs = plan(find_images(files, winner), people)
     predict(winner, jobs, out)
     return [json.loads((out / f"{job.name}.json").read_text()) for job in jobs]
 
@@ -295,20 +297,20 @@ def test_the_code_of_the_folder_is_not_run(exported: dict[str, Exported], tmp_pa
 # --- names of results ----------------------------------------------------------------------------
 
 
-def names(images: list[Path], out: Path) -> list[str]:
-    return [job.name for job in plan(images, out)]
+def names(images: list[Path]) -> list[str]:
+    return [job.name for job in plan(images)]
 
 
-def test_no_two_results_have_the_same_name(tmp_path: Path) -> None:
+def test_no_two_results_have_the_same_name() -> None:
     images = [
         Path("a/x.png"), Path("a/x.jpg"), Path("b/x.png"), Path("a/x-2.png"), Path("a/X.bmp"),
         Path("a/x_labels.png"),
     ]  # fmt: skip
-    found = names(images, tmp_path)
+    found = names(images)
     assert found[0] == "x"
     files = [f"{name}{end}".lower() for name in found for end in (".png", ".json", "_labels.png")]
     assert len(set(files)) == len(files) == 18
-    assert names([Path("a/x_labels.png"), Path("a/x.png")], tmp_path) == ["x_labels", "x-2"]
+    assert names([Path("a/x_labels.png"), Path("a/x.png")]) == ["x_labels", "x-2"]
 
 
 def test_the_results_of_two_images_of_one_name_are_both_there(
@@ -323,12 +325,27 @@ def test_the_results_of_two_images_of_one_name_are_both_there(
     assert one.tobytes() != other.tobytes()
 
 
-def test_a_result_never_replaces_an_image(tmp_path: Path) -> None:
-    file = noise(tmp_path / "a.png")
-    other = noise(tmp_path / "b.jpg")
-    with pytest.raises(InputError, match=r"a\.png: would be replaced by a result"):
-        plan([other, file], tmp_path / "." / "")
-    assert names([other], tmp_path) == ["b"]  # b.jpg stays beside b.png
+def test_results_need_a_folder_where_nothing_is_read(
+    exported: dict[str, Exported], tmp_path: Path
+) -> None:
+    for folder in ("images", "more", "boxes", "linked", "out/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    winner = open_winner(shutil.copytree(exported["pose"].folder, tmp_path / "winner"))
+    read = [tmp_path / "images" / "a.png", tmp_path / "more" / "a.jpg", tmp_path / "boxes" / "b"]
+    read.append(tmp_path / "linked" / "c.png")
+    read[-1].symlink_to(tmp_path / "images" / "c.png")
+    (tmp_path / "alias").symlink_to(tmp_path / "more")
+    for out in (
+        *("images", "more", "boxes", "linked", "winner", "winner/new", "winner/network/x"),
+        *("out/../images", "alias", "images/"),
+    ):
+        text = message(lambda out=out: check_out(tmp_path / out, winner, read))
+        assert text.startswith("--out: '")
+        assert text.endswith(": holds what is read; results need a folder of their own")
+    for out in ("out", "out/deep", "images/new", "winner2", ".", "new"):
+        check_out(tmp_path / out, winner, read)
+    sample = winner.folder / "sample.png"
+    check_out(tmp_path / "predictions", winner, [sample])  # the README's own command
 
 
 def test_a_folder_stands_for_its_images_and_each_is_taken_once(
@@ -439,6 +456,25 @@ def test_images_that_cannot_be_used_are_refused_before_torch_is_needed(
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"base_length": 128}, "13x128"),  # 128 x 60 / 600 is 12.8
+        ({"base_length": 310}, "31x310"),
+        ({"resize": [24, 64]}, "24x64"),
+    ],
+)
+def test_an_image_that_is_too_small_as_it_is_seen_is_named_before_the_first_is_looked_at(
+    tmp_path: Path, changes: dict[str, Any], seen: str
+) -> None:
+    winner = open_winner(export(tmp_path / "winner", "segmentation", **changes).folder)
+    file = noise(tmp_path / "long.png", (60, 600))
+    text = message(lambda: find_images([file], winner))
+    assert text.startswith(f"{file}: '60x600': is seen at {seen} pixels, which must be at least 32")
+    if "base_length" in changes:
+        assert find_images([noise(tmp_path / "a.png", (75, 98))], winner)
+
+
 def write(file: Path, data: bytes) -> Path:
     file.write_bytes(data)
     return file
@@ -461,6 +497,18 @@ def test_a_truncated_image_is_named_and_earlier_results_stay(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "a.png"]
 
 
+def test_a_record_that_cannot_be_written_leaves_no_picture(
+    exported: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(*_: object) -> tuple[dict[str, Any], dict[str, Image.Image]]:
+        return {"score": float("nan")}, {".png": Image.new("RGB", (3, 3))}
+
+    monkeypatch.setattr(Finder, "find", find)
+    with pytest.raises(ValueError, match="JSON"):
+        run(exported["pose"].folder, [noise(tmp_path / "a.jpg")], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 # --- boxes ---------------------------------------------------------------------------------------
 
 
@@ -474,9 +522,18 @@ def test_a_truncated_image_is_named_and_earlier_results_stay(
         ([{"image": 7, "bbox": [0, 0, 1, 1]}], "0.image: must be the name"),
         ([{"image": "a.png", "bbox": [0, 0, 1]}], "0.bbox: [0, 0, 1]: must be four numbers"),
         ([{"image": "a.png", "bbox": [0, 0, "1", 1]}], "must be four numbers"),
-        ([{"image": "a.png", "bbox": [0, 0, 0, 1]}], "must have a width and a height"),
+        ([{"image": "a.png", "bbox": [0, 0, 10**400, 1]}], "must be four numbers"),
+        ([{"image": "a.png", "bbox": [0, 0, 0, 1]}], f"0.bbox: [0, 0, 0, 1]: {WITHIN}"),
+        ([{"image": "a.png", "bbox": [0, 0, 1, -5]}], WITHIN),
+        ([{"image": "a.png", "bbox": [0, 0, 1e-320, 1]}], WITHIN),
+        ([{"image": "a.png", "bbox": [0, 0, 1, 0.00099]}], WITHIN),
+        ([{"image": "a.png", "bbox": [0, 0, 1e300, 1]}], WITHIN),
+        ([{"image": "a.png", "bbox": [0, -1e308, 1, 1e308]}], WITHIN),
+        ([{"image": "a.png", "bbox": [1000001, 0, 1, 1]}], WITHIN),
         ([{"image": "a.png", "bbox": [0, 0, float("nan"), 1]}], "must be four numbers"),
         ([{"image": "a.png", "bbox": [0, 0, 1, 1], "score": "x"}], "0.score: 'x': must be a"),
+        ([{"image": "a.png", "bbox": [0, 0, 1, 1], "score": 10**400}], "must be a number"),
+        pytest.param("[" * 100_000, "is not JSON", id="deep"),
     ],
 )
 def test_boxes_that_are_none_are_refused(tmp_path: Path, content: Any, part: str) -> None:
@@ -497,14 +554,30 @@ def test_boxes_belong_to_images_by_name_or_path(tmp_path: Path) -> None:
     people = read_people(file)
     assert people == [Person("a.png", (1, 2, 3, 4)), Person("in/b.png", (5, 6, 7, 8.5), 0.25)]
     images = [Path("in/a.png"), Path("in/b.png"), Path("in/c.png")]
-    jobs = plan(images, tmp_path, people)
+    jobs = plan(images, people)
     assert [job.people for job in jobs] == [people[:1], people[1:], []]
-    assert plan(images[:1], tmp_path) == [Job(images[0], "a", None)]
+    assert plan(images[:1]) == [Job(images[0], "a", None)]
 
 
-def test_boxes_of_other_images_are_refused(tmp_path: Path) -> None:
+def test_the_widest_and_the_thinnest_box_are_looked_at(
+    exported: dict[str, Exported], tmp_path: Path
+) -> None:
+    file = noise(tmp_path / "a.png")
+    entries = [
+        {"image": "a.png", "bbox": box} for box in ([-5e5, -5e5, 1e6, 1e6], [5, 5, 1e-3, 1e-3])
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(entries))
+    people = read_people(tmp_path / "boxes.json")
+    (record,) = run(exported["pose"].folder, [file], tmp_path / "out", people)
+    wide, thin = (np.array(list(found["keypoints"].values())) for found in record["people"])
+    assert np.isfinite(wide).all()
+    # All that is seen are 1.25 thousandths of a pixel, a third more upwards and downwards.
+    assert (np.abs(thin[:, :2] - 5) < 2e-3).all()
+
+
+def test_boxes_of_other_images_are_refused() -> None:
     people = [Person("fotos.png", (1, 2, 3, 4))]
-    text = message(lambda: plan([Path("photos.png"), Path("x.png")], tmp_path, people))
+    text = message(lambda: plan([Path("photos.png"), Path("x.png")], people))
     assert text.startswith("--boxes: 'fotos.png'")
     assert text.endswith("did you mean 'photos.png'?")
 
@@ -566,7 +639,8 @@ def test_the_command_refuses_with_one_line_and_writes_nothing(
     for given, part in (
         ((segmentation, file, "--out", out, "--boxes", boxes), "--boxes: "),
         ((pose, file, "--out", out, "--boxes", tmp_path / "none.json"), "none.json: cannot be"),
-        ((pose, file, "--out", tmp_path), "would be replaced"),
+        ((pose, file, "--out", tmp_path), "--out: "),
+        ((pose, file, "--out", pose / "new"), "holds what is read; results need a folder"),
         ((pose, file, "--out", file), "--out: "),
         ((pose, file), "--out"),
         ((tmp_path, file, "--out", out), "is not the folder of an exported network"),

@@ -8,7 +8,15 @@ from pydantic import TypeAdapter, ValidationError
 from hrnet_search.errors import InputError
 from hrnet_search.joints import COCO, MPII
 from hrnet_search.labels import LABEL_SETS
-from hrnet_search.settings import DATA_KINDS, CocoPose, Data, Keypoints, SegmentationTest, Train
+from hrnet_search.settings import (
+    DATA_KINDS,
+    CocoPose,
+    Data,
+    Keypoints,
+    PoseTask,
+    SegmentationTest,
+    Train,
+)
 from hrnet_search.study import Study
 
 TRAIN: dict[str, Any] = {"steps": 100, "batch_size": 8, "lr": 0.1}
@@ -112,6 +120,10 @@ def test_epochs_are_counted_in_steps(
         ),
         ({"normalise_by": ["nose"]}, "normalise_by: ['nose']: must be two joints"),
         ({"normalise_by": ["nose", "nose"]}, "normalise_by: ['nose', 'nose']: must be two joints"),
+        (
+            {"normalise_by": ["nose", "left_eye", "nose"]},
+            "normalise_by: ['nose', 'left_eye', 'nose']: must be two joints",
+        ),
     ],
 )
 def test_keypoints_that_contradict_each_other(change: dict[str, Any], text: str) -> None:
@@ -175,10 +187,68 @@ def test_each_metric_works_with_data_that_tells_enough() -> None:
             {"class_names": ["left", "right"], "flip_pairs": [["left", "rigth"]]},
             "flip_pairs.0: 'rigth': must be one of class_names; did you mean 'right'?",
         ),
+        (
+            {"class_names": ["a", "b", "c"], "flip_pairs": [["a", "b"], ["b", "c"]]},
+            "flip_pairs: 'b': must not repeat a class",
+        ),
+        (
+            {"class_names": ["a", "b"], "flip_pairs": [["a", "a"]]},
+            "flip_pairs: 'a': must not repeat a class",
+        ),
     ],
 )
 def test_labels_that_contradict_each_other(change: dict[str, Any], text: str) -> None:
     assert refusal(Data, FOLDER | change).startswith(text)
+
+
+SEGMENTATION_STUDY: dict[str, Any] = COCO_STUDY | {
+    "task": {"kind": "segmentation"},
+    "data": FOLDER | {"label_set": "camvid"},
+}
+
+
+def segmentation_study(task: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    return SEGMENTATION_STUDY | {
+        "task": SEGMENTATION_STUDY["task"] | task,
+        "data": SEGMENTATION_STUDY["data"] | data,
+    }
+
+
+@pytest.mark.parametrize("part", ["augmentation", "test"])
+def test_a_base_length_is_refused_beside_another_size(part: str) -> None:
+    resized = {part: {"resize": [64, 64]}}
+    Study.model_validate(segmentation_study(resized, {}))
+    Study.model_validate(segmentation_study({}, {"base_length": 99}))
+    assert refusal(Study, segmentation_study(resized, {"base_length": 99})) == (
+        f"data.base_length: 99: cannot be given beside task.{part}.resize, which sets the size too"
+    )
+
+
+LEAST = "must be at least 64 x 64 pixels for this network and head v2"
+
+
+@pytest.mark.parametrize(
+    ("test", "text"),
+    [
+        ({"window": [64, 48]}, f"task.test.window: [64, 48]: {LEAST}"),
+        ({"resize": [48, 64]}, f"task.test.resize: [48, 64]: {LEAST}"),
+        (  # 0.75 * 80 = 60
+            {"resize": [80, 128], "scales": [2.0, 0.75, 1.0]},
+            f"task.test.resize: [80, 128]: is 96x60 at scale 0.75; {LEAST}",
+        ),
+        ({"resize": [48, 64], "scales": [2.0]}, ""),
+        ({"resize": [80, 128], "scales": [2.0, 0.8, 1.0]}, ""),  # 64x102
+        ({"resize": [32, 32], "window": [64, 64]}, ""),  # filled up
+    ],
+)
+def test_what_is_tested_must_be_as_large_as_networks_take(test: dict[str, Any], text: str) -> None:
+    # Five stages: the stem's stride of 4, then 8, 16, 32, 64 on the fifth branch.
+    study = segmentation_study({"test": test}, {})
+    study |= {"space": {**SPACE, "base": {"width": 4, "num_stages": 5, "num_modules": 1}}}
+    if text:
+        assert refusal(Study, study) == text
+    else:
+        Study.model_validate(study)
 
 
 def test_a_label_set_fills_in_its_keys_and_gives_way_to_what_is_written() -> None:
@@ -187,6 +257,15 @@ def test_a_label_set_fills_in_its_keys_and_gives_way_to_what_is_written() -> Non
     assert read.ignore_label == 11
     own = {"label_set": "camvid", "ignore_label": 200}
     assert TypeAdapter(Data).validate_python(FOLDER | own).ignore_label == 200
+
+
+def test_the_least_score_of_a_joint_follows_from_the_loss() -> None:
+    def least(**settings: Any) -> float:
+        return PoseTask.model_validate({"kind": "pose", **settings}).least_score
+
+    assert (least(), least(loss="ohkm"), least(loss="cross_entropy")) == (0.2, 0.2, 0.0)
+    assert least(loss="cross_entropy", test={"joint_score": 0.1}) == 0.1
+    assert least(test={"joint_score": 0.0}) == 0.0
 
 
 def test_a_list_of_two_or_none() -> None:

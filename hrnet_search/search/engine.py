@@ -21,6 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from ..arch import ArchSpec
+from ..blueprint import min_size
 from ..errors import InputError
 from ..files import require_writable, write_json
 from ..result import Result
@@ -158,10 +160,11 @@ def _check(study: Study, console: Console) -> Ready:
 
     hardware = choose_hardware(study.train)
     _check_gpus(study, _gpus())
+    _check_networks(study)
     with _progress(console, "Preparing data") as advance:
         data = prepare(study, advance)
     task = load_task(study, data)
-    _check_networks(study, task.head, task.num_outputs)
+    task.check(_least_size(study))
     steps = total_steps(study.train, task.num_train)
     source = study.train.pretrained
     pretrained = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else None
@@ -175,7 +178,14 @@ def _check_gpus(study: Study, gpus: int) -> None:
         raise InputError(rule, key="train.processes", value=processes)
 
 
-def _check_networks(study: Study, head: str, num_outputs: int) -> None:
+def _least_size(study: Study) -> tuple[int, int]:
+    """(H, W) that every HRNet of the study takes."""
+    nets = [study.network(params) for params in study.arms()]
+    least = max(min_size(net, study.task.head) for net in nets if isinstance(net, ArchSpec))
+    return least, least
+
+
+def _check_networks(study: Study) -> None:
     """Whether each network of the study can start as `train` says.
 
     Raises:
@@ -187,7 +197,8 @@ def _check_networks(study: Study, head: str, num_outputs: int) -> None:
     if not study.train.pretrained and study.train.head_lr == 1:
         return
     for params in study.arms():
-        net = network(study.network(params).to_dict(), head=head, num_outputs=num_outputs)
+        arch = study.network(params).to_dict()
+        net = network(arch, head=study.task.head, num_outputs=study.num_outputs)
         try:
             make_optimizer(net, study.train)
             if study.train.pretrained:

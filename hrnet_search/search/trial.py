@@ -75,7 +75,8 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
     )
     if read_json(folder / "trial.json")["attempt"] == job["attempt"]:  # else superseded
         write_json(folder / "result.json", result.to_dict())
-        checkpoint.remove()
+        if state == "complete":
+            checkpoint.remove()  # a failed trial that is run again goes on from it
     if failure is not None and part != WHOLE:
         raise failure  # so that the other processes end as well
 

@@ -57,6 +57,16 @@ class Task(Protocol):
             out: Folder for the predictions in the data set's own format, and details.
         """
 
+    def check(self, least: tuple[int, int]) -> None:
+        """Whether every validation image is shown to networks as large as they need.
+
+        Args:
+            least: (H, W) that all networks of the study take.
+
+        Raises:
+            InputError: A validation image would be shown smaller.
+        """
+
     def preprocessing(self) -> dict[str, Any]:
         """What a user of the network must know: input size, mean, std, names of outputs."""
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..files import read_json, sync_folder, write_json
 
 CACHE_VARIABLE = "HRNET_SEARCH_CACHE"
 CONTENT = "content.json"  # written last; a folder without it is not whole
+PARTIAL = ".partial"  # folders being filled: .partial-HOST-PROCESS-RANDOM
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,10 @@ class Writer:
         self.folder = folder
         self._digest = hashlib.sha256()
 
-    def array(self, name: str, array: np.ndarray) -> None:
-        """Keep an array."""
-        self.note(np.ascontiguousarray(array).data)
+    def array(self, name: str, array: np.ndarray, *, counts: bool = True) -> None:
+        """Keep an array, which counts in the checksum unless it only says where things are."""
+        if counts:
+            self.note(np.ascontiguousarray(array).data)
         with open(self.folder / f"{name}.npy", "wb") as file:
             np.save(file, array, allow_pickle=False)
 
@@ -73,7 +76,7 @@ class Writer:
             file.write(data)
 
     def json(self, name: str, value: Any, *, counts: bool = True) -> None:
-        """Keep JSON values, which count in the checksum unless they only say where things are."""
+        """Keep JSON values, which count likewise."""
         if counts:
             self.note(json.dumps(value, sort_keys=True).encode())
         write_json(self.folder / f"{name}.json", value, indent=None)
@@ -103,7 +106,10 @@ def cached(identity: Mapping[str, Any], make: Callable[[Writer], None]) -> Prepa
         try:
             _make(folder, identity, make)
         except OSError as error:
-            rule = f"the cache folder cannot be written to ({error}); set {CACHE_VARIABLE}"
+            rule = (
+                f"the cache folder cannot be written to ({error}); set {CACHE_VARIABLE}, or "
+                "data.cache_gib=0 to keep no decoded images"
+            )
             raise InputError(rule, value=str(folder.parent)) from None
     return Prepared(folder, read_json(folder / CONTENT)["checksum"])
 
@@ -116,7 +122,9 @@ def cache_folder() -> Path:
 
 def _make(folder: Path, identity: Mapping[str, Any], make: Callable[[Writer], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    _remove_abandoned(folder.parent)
+    prefix = f"{PARTIAL}-{socket.gethostname()}-{os.getpid()}-"
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
     try:
         writer = Writer(temporary)
         make(writer)
@@ -132,3 +140,21 @@ def _make(folder: Path, identity: Mapping[str, Any], make: Callable[[Writer], No
             sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes of this machine have left that were killed."""
+    for partial in folder.glob(f"{PARTIAL}-{socket.gethostname()}-*-*"):
+        process = partial.name.rsplit("-", 2)[1]
+        if process.isdecimal() and not _runs(int(process)):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks only
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True  # another user's, or no process number
+    return True

@@ -1,4 +1,4 @@
-"""Image classification on a folder per class, as ImageNet is laid out (section 4.5).
+"""Image classification on a folder per class, as ImageNet is laid out (the paper's appendix).
 
 Shapes: B images of (H, W) pixels, K classes, network outputs of (B, K).
 """
@@ -139,6 +139,9 @@ class Classification:
             )
         return records
 
+    def check(self, least: tuple[int, int]) -> None:
+        """Nothing: crops are of one size, which the study has checked."""
+
     def preprocessing(self) -> dict[str, Any]:
         return {
             "task": "classification",
@@ -162,7 +165,7 @@ def named_scores(classes: list[str], values: Tensor, indices: Tensor) -> dict[st
 def centre_crop(picture: Image.Image, size: tuple[int, int], centre: float = CENTRE) -> Image.Image:
     """The middle (H, W) of a picture that is resized, its shape kept, to size / centre.
 
-    For a square crop its shorter side becomes that long: 256 pixels for 224 (section 4.5).
+    For a square crop its shorter side becomes that long: 256 pixels for 224 (official code).
     """
     width, height = picture.size
     least = (int(size[0] / centre), int(size[1] / centre))

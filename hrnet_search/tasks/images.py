@@ -5,9 +5,12 @@ Shapes: an image is uint8 (H, W, 3) RGB, a label image uint8 (H, W).
 
 import io
 import itertools
+import lzma
 import math
 import os
+import warnings
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +30,16 @@ GIB = 2**30
 SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
 ORIENTATION = 0x0112  # the EXIF tag
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
+# What zipfile raises of a damaged member, or, a RuntimeError, of an encrypted one.
+DAMAGED = (
+    *(OSError, EOFError, RuntimeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
+
+# Pillow tells of broken EXIF data and of transparent palettes, which change nothing here. Set once
+# for all, as `catch_warnings` is not safe with the threads that decode.
+warnings.filterwarnings("ignore", module="PIL")
 
 Kind = Literal["image", "label"]
 Progress = Callable[[int, int], None]
@@ -53,8 +65,7 @@ class Folder:
     def names(self) -> frozenset[str]:
         """Every file, relative; in a .zip also without its one folder at the top."""
         if not self.is_zip:
-            found = (p.relative_to(self.path).as_posix() for p in self.path.rglob("*"))
-            return frozenset(found)
+            return frozenset(_files_below(self.path))
         return frozenset(self._members)
 
     @cached_property
@@ -71,27 +82,28 @@ class Folder:
         """The bytes of a file.
 
         Raises:
-            InputError: There is no such file.
+            InputError: There is no such file, or it is damaged or encrypted.
         """
         with self.open(name) as file:
             try:
                 return file.read()
-            except (OSError, zipfile.BadZipFile) as error:
+            except DAMAGED as error:
                 raise InputError(f"cannot be read ({error})", file=self.path / name) from None
 
     def open(self, name: str) -> IO[bytes]:
         """A file to read from; the beginning alone is cheap.
 
         Raises:
-            InputError: There is no such file.
+            InputError: There is no such file, or it is damaged or encrypted.
         """
+        archive = self._zip() if self.is_zip else None
         try:
-            if self.is_zip:
-                return self._zip().open(self._members[name])
+            if archive is not None:
+                return archive.open(self._members[name])
             return (self.path / name).open("rb")
         except (KeyError, FileNotFoundError):
             raise InputError("there is no such image", file=self.path / name) from None
-        except (OSError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise InputError(f"cannot be read ({error})", file=self.path / name) from None
 
     def fingerprint(self, name: str) -> list[Any]:
@@ -101,16 +113,37 @@ class Folder:
             state = file.stat()
         except OSError:
             raise InputError("there is no such image", file=self.path / name) from None
-        return [str(file.resolve()), name, state.st_size, state.st_mtime_ns]
+        return [self._resolved, name, state.st_size, state.st_mtime_ns]
+
+    @cached_property
+    def _resolved(self) -> str:
+        return str(self.path.resolve())
 
     def _zip(self) -> zipfile.ZipFile:
         """Opened once per process: a file handle must not be shared by forked ones."""
         if os.getpid() not in self._zips:
             try:
                 self._zips[os.getpid()] = zipfile.ZipFile(self.path)
-            except (OSError, zipfile.BadZipFile) as error:
+            except DAMAGED as error:
                 raise InputError(f"is not a readable .zip file ({error})", file=self.path) from None
         return self._zips[os.getpid()]
+
+
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
+    """Every file, relative, in linked folders too, but for those that lead back up."""
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error})", file=folder) from None
+    for entry in entries:
+        if entry.is_dir():
+            below = _files_below(folder / entry.name, (*above, real))
+            yield from (f"{entry.name}/{name}" for name in below)
+        else:
+            yield entry.name
 
 
 def open_folder(root: Path, name: str, *, key: str) -> Folder:
@@ -130,7 +163,12 @@ def open_folder(root: Path, name: str, *, key: str) -> Folder:
 
 
 def decode(
-    data: bytes, *, file: Path, kind: Kind, size: tuple[int, int] | None = None
+    data: bytes,
+    *,
+    file: Path,
+    kind: Kind,
+    size: tuple[int, int] | None = None,
+    as_stored: bool = False,
 ) -> np.ndarray:
     """An image or a label image from the bytes of a file.
 
@@ -142,6 +180,8 @@ def decode(
         file: Named in errors.
         kind: "image" for RGB, "label" for one 8-bit channel, whose values are kept.
         size: (H, W) that it must have.
+        as_stored: Where `size` leaves it open, the picture is not turned; the official pose code
+            reads images so (IMREAD_IGNORE_ORIENTATION).
 
     Raises:
         InputError: It is broken, of another kind, or of another size.
@@ -161,16 +201,25 @@ def decode(
         if picture.mode not in COLOUR_MODES:
             rule = f"is an image of mode {picture.mode}; convert it to 8 bits per channel"
             raise InputError(rule, file=file)
-        stored = (picture.height, picture.width)
         orientation = _orientation(picture)
-        turned = stored[::-1] if orientation in SWAPS_SIDES else stored
-        if orientation and (size is None or turned == size or stored != size):
+        if orientation and _turns(picture, orientation, size, as_stored=as_stored):
             picture = ImageOps.exif_transpose(picture)
         pixels = np.asarray(picture.convert("RGB"))
     if size is not None and pixels.shape[:2] != size:
         given, wanted = (f"{s[1]}x{s[0]}" for s in (pixels.shape, size))
         raise InputError(f"is {given} pixels, but {wanted} are wanted", file=file)
     return pixels
+
+
+def _turns(
+    picture: Image.Image, orientation: int, size: tuple[int, int] | None, *, as_stored: bool
+) -> bool:
+    """Whether annotations for an image of `size` mean the picture as its EXIF data turns it."""
+    stored = (picture.height, picture.width)
+    turned = stored[::-1] if orientation in SWAPS_SIDES else stored
+    if size is not None and (turned == size) != (stored == size):
+        return turned == size
+    return not as_stored
 
 
 def _orientation(picture: Image.Image) -> Any:
@@ -189,11 +238,13 @@ class Source:
         folder: Where it is.
         name: Its path in there.
         size: (H, W) that annotations say it has, or None.
+        as_stored: Of `decode`.
     """
 
     folder: Folder
     name: str
     size: tuple[int, int] | None = None
+    as_stored: bool = False
 
     @property
     def file(self) -> Path:
@@ -201,7 +252,11 @@ class Source:
 
     def decode(self, kind: Kind, size: tuple[int, int] | None = None) -> np.ndarray:
         return decode(
-            self.folder.read(self.name), file=self.file, kind=kind, size=size or self.size
+            self.folder.read(self.name),
+            file=self.file,
+            kind=kind,
+            size=size or self.size,
+            as_stored=self.as_stored,
         )
 
 
@@ -258,8 +313,19 @@ def store(
         advance()
     writer.array(f"{name}_index", np.array(index, dtype=np.int64).reshape(-1, 3))
     if not keep:
-        places = [[str(source.folder.path), source.name] for source in sources]
-        writer.json(f"{name}_files", places, counts=False)  # the pixels have been counted
+        _store_places(writer, name, sources)
+
+
+def _store_places(writer: Writer, name: str, sources: Sequence[Source]) -> None:
+    """Where the images are; as arrays, which a million names of files do not fill memory with."""
+    paths = list(dict.fromkeys(str(source.folder.path) for source in sources))
+    number = {path: place for place, path in enumerate(paths)}
+    folders = np.array([number[str(source.folder.path)] for source in sources], dtype=np.int32)
+    names = np.array([os.fsencode(source.name) for source in sources], dtype=np.bytes_)
+    writer.array(f"{name}_folder", folders, counts=False)  # the pixels have been counted
+    writer.array(f"{name}_name", names, counts=False)
+    about = {"folders": paths, "as_stored": sources[0].as_stored}
+    writer.json(f"{name}_files", about, counts=False)
 
 
 class Images(Sequence[np.ndarray]):
@@ -275,8 +341,11 @@ class Images(Sequence[np.ndarray]):
         self.places, self.kind = data.array(f"{name}_index"), kind
         self.channels = (3,) if kind == "image" else ()
         self.pixels = data.pixels(name) if data.has(name) else None
-        self.files = None if self.pixels is not None else data.json(f"{name}_files")
-        self.folders = {path: Folder(Path(path)) for path, _ in self.files or ()}
+        if self.pixels is None:
+            about = data.json(f"{name}_files")
+            self.folders = [Folder(Path(path)) for path in about["folders"]]
+            self.as_stored: bool = about["as_stored"]
+            self.folder, self.names = data.array(f"{name}_folder"), data.array(f"{name}_name")
 
     def __len__(self) -> int:
         return len(self.places)
@@ -291,11 +360,14 @@ class Images(Sequence[np.ndarray]):
             shape = (height, width, *self.channels)
             start = offset * math.prod(self.channels)
             return self.pixels[start : start + math.prod(shape)].reshape(shape)
-        assert self.files is not None
-        path, name = self.files[number]
-        folder = self.folders[path]
-        size = (height, width)
-        return decode(folder.read(name), file=folder.path / name, kind=self.kind, size=size)
+        folder, name = self.folders[self.folder[number]], os.fsdecode(self.names[number])
+        return decode(
+            folder.read(name),
+            file=folder.path / name,
+            kind=self.kind,
+            size=(height, width),
+            as_stored=self.as_stored,
+        )
 
 
 def decoded_gib(sources: Iterable[Source], channels: int = 3) -> float:
@@ -317,5 +389,5 @@ def header(source: Source) -> tuple[int, int]:
         try:
             with Image.open(file) as picture:
                 return picture.height, picture.width
-        except UNREADABLE as error:
+        except (*UNREADABLE, *DAMAGED) as error:
             raise InputError(f"is not a readable image ({error})", file=source.file) from None

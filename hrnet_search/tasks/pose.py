@@ -36,7 +36,7 @@ from ..keypoints import (
 from ..settings import CocoPose, People, PoseAugmentation, PoseTask
 from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng
 from .cache import Prepared
-from .images import Images
+from .images import Images, in_order
 from .pose_metrics import keypoint_ap, nme, oks_nms, pckh, person_scores
 
 EVAL_BATCH = 64
@@ -86,8 +86,8 @@ class Pose:
         self.head, self.num_outputs = task.head, data.num_outputs
         self.size, self.joints = data.size, data.joints
         self.padding = data.box_padding if isinstance(data, CocoPose) else PADDING
-        self.flip_pairs = self.joints.index(self.joints.flip_pairs)
-        self.swapped = swap_order(self.flip_pairs, self.num_outputs)
+        pairs = self.joints.index(self.joints.flip_pairs)
+        self.swapped = swap_order(pairs, self.num_outputs)
         self.upper = np.isin(self.joints.names, self.joints.upper_body)
         self.train, self.val = (load_samples(prepared, split) for split in ("train", "val"))
         by = task.augmentation
@@ -138,12 +138,15 @@ class Pose:
         Writes, if asked, the joints it found: `predictions.json` in COCO's results format, or
         for PCKh `pred.mat` as the official code does, and PCKh by joint in `details.json`.
         """
-        starts = range(0, len(self.val), EVAL_BATCH)
-        found = np.concatenate(
-            [self._find(range(len(self.val))[s : s + EVAL_BATCH], predict) for s in starts]
-        )
+        people = range(len(self.val))
+        batches = [people[start : start + EVAL_BATCH] for start in people[::EVAL_BATCH]]
+        seen = in_order(self._val_crops, batches)  # while the network is busy
+        found = np.concatenate([self._find(*crops, predict) for crops in seen])
         metric = {"oks": self._ap, "pckh": self._pckh, "nme": self._nme}[self.task.metric]
         return metric(found, out)
+
+    def check(self, least: tuple[int, int]) -> None:
+        """Nothing: crops are of one size, which the study has checked."""
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -152,19 +155,17 @@ class Pose:
             "mean": MEAN.tolist(),
             "std": STD.tolist(),
             "softmax": self.task.loss == "cross_entropy",
-            "subpixel": self.task.subpixel,
             "decoder": self.task.decoder,
             "sigma": self.task.sigma,
             "padding": self.padding,
             "keypoints": list(self.joints.names),
             "skeleton": [list(edge) for edge in self.joints.index(self.joints.skeleton)],
-            "flip_pairs": [list(pair) for pair in self.flip_pairs],
         }
 
     def sample(self) -> np.ndarray:
         """The crop of the first validation person."""
-        matrix = affine(*self.val.view(0, self.size), self.size)
-        return np.array(next(self._crops(self.val, [0], [matrix])))
+        crops, _ = self._val_crops([0])
+        return crops[0]
 
     def _training_matrix(self, number: int, step: int, place: int, *, seed: int) -> Tensor:
         """From the image to the crop of a person, as the sample at `place` of a batch shows it."""
@@ -191,10 +192,14 @@ class Pose:
             for _, matrix in group:
                 yield warp(pixels, matrix, self.size)
 
-    def _find(self, numbers: Sequence[int], predict: Predict) -> np.ndarray:
-        """Joints (B, K, 3) of validation people: x, y in their images, score."""
+    def _val_crops(self, numbers: Sequence[int]) -> tuple[np.ndarray, Tensor]:
+        """Crops (B, H, W, 3) of validation people, and the matrices (B, 2, 3) that lead there."""
         matrices = [affine(*self.val.view(number, self.size), self.size) for number in numbers]
-        images = normalise(np.stack(list(self._crops(self.val, numbers, matrices))))
+        return np.stack(list(self._crops(self.val, numbers, matrices))), torch.stack(matrices)
+
+    def _find(self, crops: np.ndarray, matrices: Tensor, predict: Predict) -> np.ndarray:
+        """Joints (B, K, 3) of validation people: x, y in their images, score."""
+        images = normalise(crops)
         run = functools.partial(self._heatmaps, predict)
         test = self.task.test
         if test.flip:
@@ -202,7 +207,7 @@ class Pose:
         else:
             heatmaps = run(images)
         joints = decode(heatmaps, decoder=self.task.decoder, sigma=self.task.sigma)
-        joints[..., :2] = apply(inverse(torch.stack(matrices)), joints[..., :2])
+        joints[..., :2] = apply(inverse(matrices), joints[..., :2])
         return joints.numpy()
 
     def _heatmaps(self, predict: Predict, images: Tensor) -> Tensor:
@@ -213,7 +218,7 @@ class Pose:
         return F.softmax(heatmaps.flatten(2), dim=-1).reshape(heatmaps.shape)
 
     def _ap(self, found: np.ndarray, out: Path | None) -> dict[str, float]:
-        boxes, least = self.prepared.array("val_scores"), self.task.test.joint_score
+        boxes, least = self.prepared.array("val_scores"), self.task.least_score
         scores = person_scores(found, boxes, least=least)
         kept = self._without_doubles(found, scores)
         results = self._results(found, scores, kept)

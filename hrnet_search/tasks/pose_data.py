@@ -13,7 +13,7 @@ For COCO's AP there are also `truth`, in COCO's annotation format, and (N,) each
 
 import hashlib
 import json
-import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from ..errors import InputError
+from ..files import is_number, read_user_json
 from ..joints import MPII, JointSet
 from ..keypoints import PADDING
 from ..settings import CocoPose, MpiiPose
@@ -34,6 +35,8 @@ FORMAT = 1  # of the arrays; with another number older cache entries are not use
 MPII_UNIT = 200  # pixels that a person is high at MPII's scale 1 (official `lib/dataset/mpii.py`)
 HEAD_SHARE = 0.6  # of the diagonal of a head's box is MPII's size of the head (same file)
 MPII_SHIFT = 15  # times the scale: the centre is moved down, not to cut off feet (same file)
+LARGEST = 2**63 - 1  # whole number that an array keeps
+UNNAMEABLE = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of letters: in no file's name
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ def read_coco(file: Path, num_joints: int) -> CocoFile:
     Raises:
         InputError: It is no JSON, not COCO's, or has other keypoints.
     """
-    content = _read_json(file)
+    content = read_user_json(file)
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
@@ -226,10 +229,14 @@ def read_coco(file: Path, num_joints: int) -> CocoFile:
             raise InputError("is the id of two images", key=f"{at.key}.id", value=number, file=file)
         size = {"height": at.whole("height", least=1), "width": at.whole("width", least=1)}
         images[number] = {"file_name": at.text("file_name"), **size}
-    annotations = [
-        _annotation(_At(file, f"annotations.{place}", entry), images, num_joints)
+    entries = [
+        _At(file, f"annotations.{place}", entry)
         for place, entry in enumerate(content["annotations"])
-        if entry.get("category_id") in categories
+    ]
+    annotations = [
+        _annotation(at, images, num_joints)
+        for at in entries
+        if at.whole("category_id") in categories
     ]
     return CocoFile(file, images, annotations, categories)
 
@@ -250,8 +257,8 @@ def coco_people(coco: CocoFile, padding: float) -> list[Person]:
     by_image = defaultdict(list)
     for entry in coco.annotations:
         box = clip(entry["bbox"], coco.images[entry["image_id"]])
-        if not entry["iscrowd"] and entry["area"] > 0 and box and any(entry["keypoints"][2::3]):
-            joints, category = entry["keypoints"], entry["category_id"]
+        joints, category = entry["keypoints"], entry["category_id"]
+        if not entry["iscrowd"] and entry["area"] > 0 and box and num_labelled(joints):
             person = _person(entry["image_id"], box, padding, joints=joints, category=category)
             by_image[person.image].append(person)
     people = [person for image in coco.images for person in by_image[image]]
@@ -259,6 +266,11 @@ def coco_people(coco: CocoFile, padding: float) -> list[Person]:
         rule = "has no person (not a crowd) with a labelled joint and a box inside its image"
         raise InputError(rule, file=coco.file)
     return people
+
+
+def num_labelled(joints: Sequence[float]) -> int:
+    """How many of x, y, visibility of each joint, one after the other, are of labelled ones."""
+    return sum(visibility > 0 for visibility in joints[2::3])
 
 
 def clip(box: Sequence[float], image: Mapping[str, Any]) -> tuple[float, ...] | None:
@@ -287,7 +299,7 @@ def read_boxes(file: Path, coco: CocoFile, num_joints: int, padding: float) -> l
     Raises:
         InputError: It is something else, names an unknown image, or has no box to use.
     """
-    content = _read_json(file)
+    content = read_user_json(file)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise InputError("is not in COCO's results format: a list of objects", file=file)
     by_image = defaultdict(list)
@@ -339,7 +351,7 @@ def _annotation(at: "_At", images: Mapping[int, Any], num_joints: int) -> dict[s
         "category_id": at.whole("category_id"),
         "bbox": box,
         "keypoints": joints,
-        "num_keypoints": at.whole("num_keypoints", default=sum(v > 0 for v in joints[2::3])),
+        "num_keypoints": at.whole("num_keypoints", default=num_labelled(joints)),
         "area": at.number("area", default=max(0.0, box[2]) * max(0.0, box[3])),
         "iscrowd": at.whole("iscrowd", default=0),
     }
@@ -350,7 +362,9 @@ def _coco_sources(
 ) -> dict[int | str, Source]:
     used = {person.image for person in people}
     return {
-        number: Source(folder, image["file_name"], (image["height"], image["width"]))
+        number: Source(
+            folder, image["file_name"], (image["height"], image["width"]), as_stored=True
+        )
         for number, image in coco.images.items()
         if number in used
     }
@@ -386,7 +400,7 @@ def _check_normalisers(people: Sequence[Person], joints: JointSet, file: Path) -
 def _mpii_splits(root: Path, data: MpiiPose) -> dict[str, Split]:
     folder = open_folder(root, data.images, key="data.images")
     file = _find(root, data.train_annotations, key="data.train_annotations")
-    train = [p for p in read_mpii(file) if any(p.joints[2::3]) and min(p.extent) > 0]
+    train = [p for p in read_mpii(file) if num_labelled(p.joints) and min(p.extent) > 0]
     if not train:
         raise InputError("has no person with a labelled joint", file=file)
     file = _find(root, data.val_annotations, key="data.val_annotations")
@@ -398,7 +412,11 @@ def _mpii_splits(root: Path, data: MpiiPose) -> dict[str, Split]:
     joints, heads = read_mpii_truth(truth, len(val))
     val = [replace(p, joints=one.flatten()) for p, one in zip(val, joints, strict=True)]
     return {
-        name: Split(people, {p.image: Source(folder, str(p.image)) for p in people}, more)
+        name: Split(
+            people,
+            {p.image: Source(folder, str(p.image), as_stored=True) for p in people},
+            more,
+        )
         for name, people, more in (("train", train, {}), ("val", val, {"val_heads": heads}))
     }
 
@@ -411,7 +429,7 @@ def read_mpii(file: Path) -> list[Person]:
     Raises:
         InputError: It is something else, or empty.
     """
-    content = _read_json(file)
+    content = read_user_json(file)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise InputError("is not in MPII's format: a list of objects", file=file)
     if not content:
@@ -476,15 +494,6 @@ def _find(root: Path, name: str, *, key: str) -> Path:
     return root / name
 
 
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot be read ({error})", file=file) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is not JSON ({error})", file=file) from None
-
-
 @dataclass(frozen=True)
 class _At:
     """An entry of a JSON file whose values are asked for by name and kind.
@@ -501,14 +510,16 @@ class _At:
 
     def number(self, name: str, *, default: float | None = None) -> float:
         value = self.entry.get(name, default)
-        if not _is_number(value):
+        if not is_number(value):
             raise self.wrong(name, "must be a number")
         return float(value)
 
     def whole(self, name: str, *, default: int | None = None, least: int | None = None) -> int:
         value = self.entry.get(name, default)
-        if not _is_number(value) or value != int(value):
+        if not is_number(value) or value != int(value):
             raise self.wrong(name, "must be a whole number")
+        if abs(value) > LARGEST:
+            raise self.wrong(name, "must be a number of 64 bits")
         if least is not None and value < least:
             raise self.wrong(name, f"must be {least} or more")
         return int(value)
@@ -517,11 +528,13 @@ class _At:
         value = self.entry.get(name)
         if not isinstance(value, str) or not value:
             raise self.wrong(name, "must be a name")
+        if UNNAMEABLE.search(value):
+            raise self.wrong(name, "must be a name that a file can have")
         return value
 
     def numbers(self, name: str, count: int) -> list[float]:
         value = self.entry.get(name)
-        if not isinstance(value, list) or len(value) != count or not all(map(_is_number, value)):
+        if not isinstance(value, list) or len(value) != count or not all(map(is_number, value)):
             raise self.wrong(name, f"must be a list of {count} numbers")
         return [float(number) for number in value]
 
@@ -543,7 +556,3 @@ class _At:
             return InputError("is missing", key=f"{self.key}.{name}", file=self.file)
         value = self.entry[name]
         return InputError(rule, key=f"{self.key}.{name}", value=value, file=self.file)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InputError
 from ..files import write_json
-from ..settings import SegmentationTask
+from ..settings import SegmentationTask, scaled_size
 from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng, torch_seed
 from .cache import Prepared
 from .images import Images, in_order
@@ -25,8 +26,11 @@ from .segmentation_data import Data, label_table
 EVAL_BATCH = 8
 EVAL_VALUES = 2**25  # scores of a batch of evaluation at full size; beyond it, one image at a time
 PICTURES = 4  # validation images whose predicted classes are kept
+BLACK = -(MEAN / STD)[:, None, None]  # (3, 1, 1), normalised: what lies outside, as official
 # Ranges of torchvision's RandomPhotometricDistort, which would also swap channels.
 JITTER = {"brightness": 0.125, "contrast": 0.5, "saturation": 0.5, "hue": 0.05}
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -235,10 +239,9 @@ class Segmentation:
 
     def _test_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """The sizes at which an image of (H, W) is seen."""
-        if self.test.resize:
-            height, width = self.test.resize
-            return [scaled_size((height, width), scale) for scale in self.test.scales]
-        return [scaled_size(size, scale, self.base_length) for scale in self.test.scales]
+        height, width = self.test.resize or size
+        scales = self.test.scales
+        return [scaled_size((height, width), scale, self.base_length) for scale in scales]
 
     def _classes(self, predict: Predict, images: np.ndarray) -> Tensor:
         """Classes (B, H, W), on the CPU, of images (B, H, W, 3)."""
@@ -267,11 +270,12 @@ class Segmentation:
     def _slide(self, predict: Predict, x: Tensor, mirrored: bool) -> Tensor:
         """Mean class probabilities (B, K, H, W) of the windows that cover images (B, 3, H, W).
 
-        Images smaller than a window are filled up with the mean colour, which is 0.
+        Images smaller than a window are filled up with black, as in `multi_scale_inference`.
         """
         height, width = self.test.window
         full = (max(height, x.shape[2]), max(width, x.shape[3]))
-        filled = F.pad(x, (0, full[1] - x.shape[3], 0, full[0] - x.shape[2]))
+        filled = BLACK.expand(len(x), -1, *full).clone()
+        filled[..., : x.shape[2], : x.shape[3]] = x
         tops = window_starts(full[0], height, self.test.overlap)
         lefts = window_starts(full[1], width, self.test.overlap)
         total: Any = None
@@ -303,6 +307,24 @@ class Segmentation:
                 name = PurePosixPath(self.val_names[number]).stem
                 picture = Image.fromarray(classes.byte().numpy())
                 picture.save(folder / f"{number}_{name}.png")
+
+    def check(self, least: tuple[int, int]) -> None:
+        if self.test.window or self.test.resize:
+            return  # one size, which the study has checked
+        for number, name in enumerate(self.val_names):
+            full = self.val.size(number)
+            for scale, size in zip(self.test.scales, self._test_sizes(full), strict=True):
+                if size[0] < least[0] or size[1] < least[1]:
+                    raise self._too_small(name, full, scale, size, least)
+
+    def _too_small(
+        self, name: str, full: Size, scale: float, size: Size, least: Size
+    ) -> InputError:
+        given, shown, wanted = (f"{width}x{height}" for height, width in (full, size, least))
+        by = f" and data.base_length {self.base_length}" if self.base_length else ""
+        rule = f"at this scale{by} the image of {given} pixels is tested at {shown}"
+        rule += f"; networks of the study take {wanted} or more"
+        return InputError(rule, file=name, key="task.test.scales", value=scale)
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -353,20 +375,6 @@ def exchanged_classes(data: Data) -> list[int]:
     return classes
 
 
-def scaled_size(size: tuple[int, int], scale: float, base_length: int = 0) -> tuple[int, int]:
-    """(H, W) of an image at `scale`, its shape kept, rounded as in the official `image_resize`.
-
-    Args:
-        size: (H, W).
-        scale: 1 makes the longer side `base_length`.
-        base_length: Pixels; 0: as long as it is.
-    """
-    longer = max(size)
-    wanted = int((base_length or longer) * scale + 0.5)
-    height, width = (max(1, int(side * wanted / longer + 0.5)) for side in size)
-    return height, width
-
-
 def scaled_window(
     pixels: np.ndarray, size: tuple[int, int], window: tuple[int, int, int, int]
 ) -> np.ndarray:
@@ -409,14 +417,12 @@ def _reach(start: int, stop: int, length: int, scaled: int) -> tuple[slice, floa
 def filled_up(
     image: np.ndarray, labels: np.ndarray, size: tuple[int, int], ignore_label: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Brought to (H, W) by the mean colour, ignored, below and to the right."""
+    """Brought to (H, W) by black, ignored, below and to the right, as official `rand_crop`."""
     height, width = labels.shape
     if (height, width) == size:
         return image, labels
-    filled = np.tile(MEAN.round().byte().numpy(), (*size, 1))
-    filled[:height, :width] = image
     pad = ((0, size[0] - height), (0, size[1] - width))
-    return filled, np.pad(labels, pad, constant_values=ignore_label)
+    return np.pad(image, (*pad, (0, 0))), np.pad(labels, pad, constant_values=ignore_label)
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:

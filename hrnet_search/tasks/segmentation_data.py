@@ -142,7 +142,7 @@ def _pairs_of_list(data: SegmentationList, split: str) -> list[Pair]:
         except InputError as error:
             raise error.within(key=f"line {number}", file=file) from None
     if not pairs:
-        raise InputError("lists no images", key=f"data.{setting}", value=str(file))
+        raise InputError("lists no images", key=f"data.{setting}", value=getattr(data, setting))
     return pairs
 
 

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,7 +78,8 @@ def test_the_checksum_is_of_the_contents(cache: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_ignored(cache: Path) -> None:
-    partial = cache / ".partial-killed"
+    # Of another machine, so that whether it is still at work cannot be told.
+    partial = cache / ".partial-far-away-1-x"
     partial.mkdir(parents=True)
     (partial / "a.npy").write_bytes(b"half of an arr")
     make = Make()
@@ -82,6 +87,37 @@ def test_what_a_killed_process_left_is_ignored(cache: Path) -> None:
     assert make.calls == 1
     assert np.array_equal(cached({"x": 1}, make).array("a"), ARRAYS["a"])
     assert make.calls == 1
+    assert partial.exists()
+
+
+KILLED = """
+import os, signal
+from hrnet_search.tasks.cache import cached
+
+def make(writer):
+    writer.append("x", __import__("numpy").zeros(9))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+cached({"x": 1}, make)
+"""
+
+
+def test_what_a_killed_process_of_this_machine_left_is_removed_and_no_more(cache: Path) -> None:
+    died = subprocess.run([sys.executable, "-c", KILLED], check=False)
+    assert died.returncode == -9
+    (left,) = cache.iterdir()
+    assert left.name.startswith(f".partial-{socket.gethostname()}-")
+    assert (left / "x.bin").exists()
+    others = [
+        cache / f".partial-{socket.gethostname()}-{os.getpid()}-abc",  # at work
+        cache / f".partial-{socket.gethostname()}-1-abc",  # of another user perhaps
+        cache / ".partial-elsewhere-999999999-abc",
+        cache / ".partial-x",
+    ]
+    for other in others:
+        other.mkdir()
+    made = cached({"x": 2}, Make()).folder
+    assert set(cache.iterdir()) == {made, *others}
 
 
 def test_nothing_stays_when_making_fails(cache: Path) -> None:
@@ -104,7 +140,7 @@ def test_nothing_stays_when_the_disk_is_full(cache: Path, monkeypatch: pytest.Mo
             cached({"x": 1}, Make())
     assert str(caught.value) == (
         f"{str(cache)!r}: the cache folder cannot be written to ([Errno 28] No space left on "
-        f"device); set {CACHE_VARIABLE}"
+        f"device); set {CACHE_VARIABLE}, or data.cache_gib=0 to keep no decoded images"
     )
     assert list(cache.iterdir()) == []
     assert np.array_equal(cached({"x": 1}, Make()).array("a"), ARRAYS["a"])

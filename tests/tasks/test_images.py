@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -140,6 +142,38 @@ def test_broken_exif_data_says_nothing() -> None:
     assert read(broken).shape == (HEIGHT, WIDTH, 3)
 
 
+TWO_WARNINGS = """
+import sys, warnings
+from pathlib import Path
+if sys.argv[1] == "plain":
+    from PIL import Image
+    for file in sys.argv[2:]:
+        picture = Image.open(file)
+        picture.getexif()
+        picture.convert("RGB")
+else:
+    from hrnet_search.tasks.images import decode
+    for file in sys.argv[2:]:
+        decode(Path(file).read_bytes(), file=Path(file), kind="image")
+"""
+
+
+def test_what_pillow_warns_of_is_not_printed(tmp_path: Path) -> None:
+    """A table of transparency in a palette, and EXIF data cut off."""
+    palette = Image.fromarray(LABELS)
+    palette.putpalette(list(range(256)) * 3)
+    palette.save(tmp_path / "a.png", transparency=bytes(range(256)))
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x09"  # nine entries, and none of them there
+    Image.fromarray(RGB).save(tmp_path / "b.jpg", exif=exif)
+    printed = {}
+    for way in ("plain", "ours"):
+        command = [sys.executable, "-c", TWO_WARNINGS, way, tmp_path / "a.png", tmp_path / "b.jpg"]
+        printed[way] = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    assert "Transparency" in printed["plain"]
+    assert "EXIF" in printed["plain"]
+    assert printed["ours"] == ""
+
+
 def test_label_images_are_not_turned() -> None:
     assert np.array_equal(read(turned(6, pixels=LABELS), "label"), LABELS)
 
@@ -257,6 +291,96 @@ def test_a_broken_zip_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"PK no more")
     with pytest.raises(InputError, match=r"x\.zip: is not a readable \.zip file \("):
         Folder(tmp_path / "x.zip").read("a.png")
+
+
+METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+def zip_of(file: Path, method: int = zipfile.ZIP_STORED) -> bytes:
+    """The bytes of a .zip file with one image, `x.png`."""
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("x.png", data_of(RGB))
+    return file.read_bytes()
+
+
+def refused(act: Callable[[], object], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        act()
+    assert str(caught.value).startswith(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_damaged_byte_in_a_zip_file_is_refused_in_one_line(tmp_path: Path, method: int) -> None:
+    file = tmp_path / "x.zip"
+    data = bytearray(zip_of(file, method))
+    data[len(data) // 2] ^= 0x55  # in the image, which fills nearly all of it
+    file.write_bytes(data)
+    folder = Folder(file)
+    refused(lambda: folder.read("x.png"), f"{file}/x.png: cannot be read (")
+    refused(lambda: Source(folder, "x.png").decode("image"), f"{file}/x.png: cannot be read (")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_damage_of_a_zip_file_ends_otherwise(tmp_path: Path, method: int) -> None:
+    file = tmp_path / "x.zip"
+    whole, outcomes = zip_of(file, method), set()
+    rng = np.random.default_rng(0)
+    ends = [*range(40), *range(len(whole) - 100, len(whole))]  # headers
+    for place in [*ends, *rng.integers(len(whole), size=40)]:
+        for flip in (0x01, 0x80):
+            data = bytearray(whole)
+            data[place] ^= flip
+            file.write_bytes(data)
+            for act in (Folder.read, lambda folder, name: header(Source(folder, name))):
+                try:
+                    act(Folder(file), "x.png")
+                    outcomes.add("read")
+                except InputError as error:
+                    outcomes.add("cannot" if "cannot be read" in str(error) else "other")
+    assert {"read", "cannot"} <= outcomes
+
+
+def test_an_encrypted_image_in_a_zip_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.zip"
+    data = bytearray(zip_of(file))
+    # Bit 0 of the flags: bytes 6 of the local header, 8 of the central one (APPNOTE 4.3.7, 4.3.12).
+    data[data.index(b"PK\3\4") + 6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    file.write_bytes(data)
+    said = f"{file}/x.png: cannot be read ("
+    refused(lambda: Folder(file).read("x.png"), said)
+    refused(lambda: header(Source(Folder(file), "x.png")), said)
+    with pytest.raises(InputError, match="encrypted"):
+        Folder(file).open("x.png")
+
+
+def test_the_header_of_a_damaged_image_in_a_zip_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.zip"
+    data = bytearray(zip_of(file, zipfile.ZIP_DEFLATED))
+    start = data.index(b"x.png") + len("x.png")
+    data[start] |= 0b110  # a block of deflate's reserved type 3 (RFC 1951, section 3.2.3)
+    file.write_bytes(data)
+    said = f"{file}/x.png: is not a readable image ("
+    refused(lambda: header(Source(Folder(file), "x.png")), said)
+
+
+def test_linked_folders_are_looked_into_but_not_in_circles(tmp_path: Path) -> None:
+    far, root = make_files(tmp_path / "far"), tmp_path / "root"
+    make_files(root)
+    (root / "one").symlink_to(far)
+    (root / "two").symlink_to(far)
+    (root / "file.png").symlink_to(far / "a.png")
+    (root / "b" / "up").symlink_to(root)  # a circle
+    (far / "b" / "round").symlink_to(root)  # one of two links
+    names = Folder(root).names
+    wanted = {*NAMES, "file.png", *(f"{link}/{name}" for link in ("one", "two") for name in NAMES)}
+    assert names == wanted
+    assert all(Folder(root).read(name) for name in names)
+
+
+def test_a_folder_that_is_gone_is_refused(tmp_path: Path) -> None:
+    refused(lambda: Folder(tmp_path / "none").names, f"{tmp_path}/none: cannot be read (")
 
 
 @pytest.mark.parametrize("files", ["zip"], indirect=True)
@@ -438,3 +562,35 @@ def test_an_error_comes_in_its_turn_and_ends_the_threads() -> None:
     with pytest.raises(InputError, match="20: is bad"):
         next(results)
     assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_where_sizes_leave_it_open_a_picture_is_turned_unless_it_is_wanted_as_stored(
+    tmp_path: Path, orientation: int
+) -> None:
+    pixels = np.arange(10 * 10 * 3, dtype=np.uint8).reshape(10, 10, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "square.png"
+    Image.fromarray(pixels).save(file, exif=exif)
+    data = file.read_bytes()
+    upright = np.rot90(pixels, {3: 2, 6: -1}[orientation])  # 6: to be turned clockwise
+    for size in (None, (10, 10)):
+        shown = decode(data, file=file, kind="image", size=size)
+        stored = decode(data, file=file, kind="image", size=size, as_stored=True)
+        assert np.array_equal(shown, upright)
+        assert np.array_equal(stored, pixels)
+
+
+def test_a_size_that_fits_the_turned_picture_alone_decides(tmp_path: Path) -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "a.png"
+    Image.fromarray(pixels).save(file, exif=exif)
+    for as_stored in (False, True):
+        for size, wanted in (((4, 6), pixels), ((6, 4), np.rot90(pixels, -1))):
+            found = decode(
+                file.read_bytes(), file=file, kind="image", size=size, as_stored=as_stored
+            )
+            assert np.array_equal(found, wanted)

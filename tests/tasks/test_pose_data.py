@@ -212,6 +212,18 @@ def test_who_cannot_be_learned_from_is_left_out_but_stays_in_the_truth(tmp_path:
     assert [image["id"] for image in truth["images"]] == [7, 8, 9]
 
 
+def test_joints_are_labelled_where_their_visibility_is_above_0(tmp_path: Path) -> None:
+    content = coco_content(images=1, people=2)
+    first, second = content["annotations"]
+    first["keypoints"][2::3] = [-1] * 5
+    second["keypoints"][2::3] = [-1, 0, 1, 2, -1]
+    del first["num_keypoints"], second["num_keypoints"]
+    prepared = quietly(coco_set(tmp_path, content))
+    assert len(prepared.array("train_joints")) == 1
+    counts = [entry["num_keypoints"] for entry in prepared.json("truth")["annotations"]]
+    assert counts == [0, 2]
+
+
 def test_images_are_read_only_if_someone_is_in_them(tmp_path: Path) -> None:
     content = coco_content()
     content["annotations"] = [e for e in content["annotations"] if e["image_id"] != 8]
@@ -378,6 +390,7 @@ def test_boxes_of_a_detector_take_the_place_of_the_annotated_ones(tmp_path: Path
         ([box(7, bbox=[1, 2, 3])], "0.bbox: [1, 2, 3]: must be a list of 4 numbers"),
         ([{**box(7), "score": "high"}], "0.score: 'high': must be a number"),
         ([{k: v for k, v in box(7).items() if k != "score"}], "0.score: is missing"),
+        ([box(2**63)], f"0.image_id: {2**63}: must be a number of 64 bits"),
     ],
 )
 def test_bad_boxes_are_refused(tmp_path: Path, boxes: Any, message: str) -> None:
@@ -447,6 +460,32 @@ BAD = [
         _with("annotations.4.image_id", 99),
         "annotations.4.image_id: 99: is not the id of an image",
     ),
+    (_with("annotations.2.category_id", ...), "annotations.2.category_id: is missing"),
+    (
+        _with("annotations.2.category_id", [3]),
+        "annotations.2.category_id: [3]: must be a whole number",
+    ),
+    (
+        _with("annotations.2.category_id", 2**63),
+        f"annotations.2.category_id: {2**63}: must be a number of 64 bits",
+    ),
+    (_with("images.1.id", 2**64), f"images.1.id: {2**64}: must be a number of 64 bits"),
+    (
+        _with("images.1.id", 10**400),
+        f"images.1.id: 1{'0' * 76}...: must be a whole number",
+    ),
+    (
+        _with("annotations.3.area", 10**400),
+        f"annotations.3.area: 1{'0' * 76}...: must be a number",
+    ),
+    (
+        _with("images.1.file_name", "a\0b.png"),
+        "images.1.file_name: 'a\\x00b.png': must be a name that a file can have",
+    ),
+    (
+        _with("images.1.file_name", "a\ud800.png"),
+        "images.1.file_name: 'a\\ud800.png': must be a name that a file can have",
+    ),
     (_with("annotations.4.bbox", ...), "annotations.4.bbox: is missing"),
     (
         _with("annotations.4.bbox", [1, 2, float("nan"), 4]),
@@ -476,7 +515,9 @@ def test_bad_annotations_are_refused(
     assert refusal(data) == f"{file}: {message}"
 
 
-@pytest.mark.parametrize("text", ["{", "", "images: []", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["{", "", "images: []", "\x00", pytest.param("[" * 100_000, id="deep")]
+)
 def test_what_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
     data = coco_set(tmp_path)
     (tmp_path / "val.json").write_text(text)
@@ -587,6 +628,7 @@ def test_mpii_people_without_joints_or_scale_are_not_trained_on(tmp_path: Path) 
     data, people = mpii_set(tmp_path), mpii_people()
     people[0]["joints_vis"] = [0] * 16
     people[1]["scale"] = -1
+    people.append({**people[2], "joints_vis": [-1] * 16})
     (tmp_path / "annot" / "train.json").write_text(json.dumps(people))
     assert len(quietly(data).array("train_image")) == 1
 
@@ -598,6 +640,11 @@ def test_mpii_people_without_joints_or_scale_are_not_trained_on(tmp_path: Path) 
         (lambda people: [], "has no person"),
         (_with("1.center", [1]), "1.center: [1]: must be a list of 2 numbers"),
         (_with("1.image", ...), "1.image: is missing"),
+        (
+            _with("1.image", "\udfff.png"),
+            "1.image: '\\udfff.png': must be a name that a file can have",
+        ),
+        (_with("1.scale", 10**400), f"1.scale: 1{'0' * 76}...: must be a number"),
         (_with("2.joints", [[1, 2]]), "2.joints: [[1, 2]]: must be a list of 16 pairs"),
         (_with("2.joints.5", [1]), "2.joints.5: [1]: must be a list of 2 numbers"),
         (_with("0.joints_vis", [1]), "0.joints_vis: [1]: must be a list of 16 numbers"),

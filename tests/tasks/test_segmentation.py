@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hrnet_search.settings import SegmentationFolder, SegmentationTask
+from hrnet_search.errors import InputError
+from hrnet_search.settings import SegmentationFolder, SegmentationTask, scaled_size
 from hrnet_search.tasks import segmentation as segmentation_module
 from hrnet_search.tasks.base import MEAN, STD, batch_indices
 from hrnet_search.tasks.segmentation import (
@@ -24,7 +25,6 @@ from hrnet_search.tasks.segmentation import (
     exchanged_classes,
     mean_iou,
     pixel_accuracy,
-    scaled_size,
     scaled_window,
     window_starts,
 )
@@ -148,7 +148,9 @@ def test_the_share_of_mirrored_crops(tmp_path: Path, cache: Path, share: float) 
     assert all(np.array_equal(crop, labels[:, ::-1] if share else labels) for crop in y.numpy())
 
 
-def test_what_lies_outside_a_smaller_image_is_ignored_and_grey(tmp_path: Path, cache: Path) -> None:
+def test_what_lies_outside_a_smaller_image_is_ignored_and_black(
+    tmp_path: Path, cache: Path
+) -> None:
     labels = labels_of((20, 40))
     task = task_on(make_folder(tmp_path / "small", [(20, 40)]), crop_size=[48, 64])
     x, y = task.batch(0, size=8, seed=0)
@@ -160,7 +162,9 @@ def test_what_lies_outside_a_smaller_image_is_ignored_and_grey(tmp_path: Path, c
             crop, picture = crop[:, ::-1], picture.flip(-1)
         assert np.array_equal(crop[:20, :40], labels)
         assert (crop[outside] == IGNORED).all()
-        assert picture[:, torch.from_numpy(outside)].abs().max() < 0.01  # the mean colour
+        # Official `rand_crop` fills up with 0 before the mean is taken off.
+        assert (pixels(picture[None])[0][outside] == 0).all()
+        assert np.array_equal(pixels(picture[None])[0, :20, :40], image_of(labels))
 
 
 def test_a_crop_higher_but_narrower_than_the_image(tmp_path: Path, cache: Path) -> None:
@@ -359,9 +363,6 @@ def test_the_base_length_is_that_of_scale_one(tmp_path: Path, cache: Path) -> No
         _, y = task_on(root, flat, **changes, base_length=base_length).batch(0, size=1, seed=0)
         kept = (y[0] != IGNORED).nonzero().amax(0) + 1
         assert tuple(kept.tolist()) == size
-    squeezed = {"augmentation": {**PLAIN, "flip": 0.0, "resize": [40, 80]}}
-    _, y = task_on(root, squeezed, **changes, base_length=50).batch(0, size=1, seed=0)
-    assert tuple(((y[0] != IGNORED).nonzero().amax(0) + 1).tolist()) == (25, 50)
 
 
 # --- loss --------------------------------------------------------------------------------------
@@ -678,6 +679,26 @@ def test_overlapping_pixels_have_the_mean_of_their_windows(tmp_path: Path, cache
     assert metrics["miou"] == pytest.approx(20 / 60 / 3, abs=1e-12)
 
 
+def test_images_smaller_than_a_window_are_filled_up_with_black(tmp_path: Path, cache: Path) -> None:
+    labels = np.zeros((40, 50), dtype=np.uint8)
+    image = np.full((40, 50, 3), 200, dtype=np.uint8)
+    root = write(tmp_path / "one", [(image, labels)])
+    seen = []
+
+    def predict(images: Tensor) -> Tensor:
+        seen.append(images)
+        return by_colour(images)
+
+    task_on(root, {"test": {"window": [48, 64]}}).evaluate(predict)
+    (shown,) = seen
+    expected = np.zeros((48, 64, 3), dtype=np.uint8)
+    expected[:40, :50] = 200
+    assert torch.allclose(shown, normalised(expected), atol=1e-6)
+    # Official `padvalue`: -mean / std of ImageNet, on values of 0 to 1.
+    black = [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]
+    assert shown[0, :, -1, -1].tolist() == pytest.approx(black, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("length", "window", "overlap", "starts"),
     [
@@ -762,7 +783,7 @@ def test_images_are_resized_for_the_test_and_compared_at_the_labels_size(root: P
         return projection(images)
 
     test = {"resize": [48, 36], "scales": [1.0]}
-    metrics = task_on(root, {"test": test}, base_length=99).evaluate(predict)
+    metrics = task_on(root, {"test": test}).evaluate(predict)
     assert seen == {(48, 36)}
     found = []
     for labels in VAL:
@@ -784,6 +805,61 @@ def test_the_base_length_holds_in_the_test_too(root: Path) -> None:
     # 40x50 -> 80x100, 64x64 -> 100x100, 33x47 -> 70x100
     assert seen[:4] == [(40, 50), (80, 100), (50, 50), (100, 100)]
     assert seen[4:6] == [(35, 50), (70, 100)]
+
+
+# Sizes: 40x50 twice, 64x64, 33x47, 40x50.
+TOO_SMALL: list[tuple[dict[str, Any], dict[str, Any], int, str]] = [
+    (
+        {},
+        {},
+        64,
+        "00.png: task.test.scales: 1.0: at this scale the image of 50x40 pixels is tested at 50x40;"
+        " networks of the study take 64x64 or more",
+    ),
+    ({}, {}, 34, "03.png: task.test.scales: 1.0: at this scale the image of 47x33 pixels"),
+    (
+        {"scales": [1.0, 0.05]},
+        {},
+        32,
+        "00.png: task.test.scales: 0.05: at this scale the image of 50x40 pixels is tested at 3x2;",
+    ),
+    (
+        {},
+        {"base_length": 3},
+        32,
+        "00.png: task.test.scales: 1.0: at this scale and data.base_length 3 the image of 50x40 "
+        "pixels is tested at 3x2;",
+    ),
+]
+
+
+@pytest.mark.parametrize(("test", "data", "least", "text"), TOO_SMALL)
+def test_images_tested_smaller_than_networks_take_are_refused(
+    root: Path, test: dict[str, Any], data: dict[str, Any], least: int, text: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        task_on(root, {"test": test}, **data).check((least, least))
+    assert str(caught.value).startswith(text)
+
+
+def test_images_tested_just_as_large_as_networks_take_are_accepted(root: Path) -> None:
+    task_on(root).check((33, 33))
+    task_on(root, {"test": {"scales": [1.5, 1.0]}}).check((33, 47))
+    # 33x47 -> 64x91: 33 * 91 / 47 = 63.9
+    task_on(root, base_length=91).check((64, 64))
+    # Windows and resized images are of one size, which the study has checked.
+    task_on(root, {"test": {"window": [64, 64], "scales": [0.1]}}).check((64, 64))
+    task_on(root, {"test": {"resize": [64, 64]}}).check((64, 64))
+
+
+def test_an_image_lower_than_networks_take_is_refused_before_training(
+    tmp_path: Path, cache: Path
+) -> None:
+    task = task_on(make_folder(tmp_path / "low", [(12, 40)]))
+    with pytest.raises(
+        InputError, match=r"^00\.png: .* the image of 40x12 pixels is tested at 40x12;"
+    ):
+        task.check((32, 32))
 
 
 def test_what_is_written_beside_the_metrics(root: Path, tmp_path: Path) -> None:
