@@ -31,8 +31,8 @@ start here:
   hrnet-search tables 1                            the paper's costs beside ours
   hrnet-search predict WINNER IMAGE --out DIR      what an exported network finds
 
-exit status: 0 done; 1 some trials failed (they are listed); 2 the input was wrong (one line
-says what); 130 interrupted (run the same command again to continue)
+exit status: 0 done; 1 some trials failed (they are listed), or the winner could not be exported;
+2 the input was wrong (one line says what); 130 interrupted (run the same command again to continue)
 """
 
 RUN_EPILOG = """\
@@ -161,7 +161,11 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
     run, reports = _find_run(options.study, options.out)
     from .export import export_winner
 
-    folder = export_winner(run, reports, trial=options.trial)
+    try:
+        folder = export_winner(run, reports, trial=options.trial)
+    except RuntimeError as error:
+        print(f"hrnet-search: not exported: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED_TRIALS
     if folder is None:
         raise InputError("no trial of an HRNet is complete yet", file=run)
     print(f"Exported: {folder}")

@@ -69,8 +69,8 @@ def test_eight_real_people(real_data: Callable[[str], Path], tmp_path: Path) -> 
         "data": {"kind": "coco_pose", "root": str(tmp_path), "input_size": [128, 96], **files},
         "space": {"base": NETWORK, "vary": {"final": {"choices": [True]}}},
         "train": {
-            **{"steps": 400, "batch_size": 8, "lr": 3e-3, "optimizer": "adam"},
-            **{"schedule": "cosine", "evaluations": 4},
+            **{"steps": 150, "batch_size": 8, "lr": 3e-3, "optimizer": "adam"},
+            **{"schedule": "cosine", "evaluations": 3},
         },
     }
     metrics = final_metrics(study, tmp_path)
@@ -106,7 +106,7 @@ def test_eight_real_frames(real_data: Callable[[str], Path], tmp_path: Path) -> 
             "vary": {"final": {"choices": [True]}},
         },
         "train": {
-            **{"steps": 400, "batch_size": 4, "lr": 8e-3, "optimizer": "adamw"},
+            **{"steps": 320, "batch_size": 4, "lr": 8e-3, "optimizer": "adamw"},
             **{"schedule": "one_cycle", "evaluations": 4},
         },
     }

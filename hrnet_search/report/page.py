@@ -170,8 +170,12 @@ def _winner_commands(run: Run, out: Path) -> str | None:
     file = out / "winner" / "arch.json"
     if not file.exists():
         return None
-    source = read_json(file)["source"]
-    if (source["trial"], source["started"]) not in {(r.trial, r.started) for r in run.results}:
+    try:
+        source = read_json(file)["source"]
+        won_by = source["trial"], source["started"]
+    except (ValueError, KeyError, TypeError):
+        return None  # damaged
+    if won_by not in {(r.trial, r.started) for r in run.results}:
         return None  # of an earlier run
     name = metric(run.study.accuracy)
     won = next(r for r in run.results if r.trial == source["trial"])
