@@ -42,7 +42,8 @@ examples:
   hrnet-search run studies/fusion_ablation.yaml --set name=longer --set train.steps=2000
   hrnet-search run studies/fusion_ablation.yaml --jobs 1
 
-A study that exists is continued: what is finished is kept, what was cut off runs again.
+A study that exists is continued: what is finished is kept, what was cut off goes on from its last
+checkpoint (train.checkpoint_minutes), or else starts again.
 More `seeds` add trials; texts and the reference may change freely; any other change of the study
 wants --fresh or another name.
 """
@@ -105,7 +106,8 @@ def _validate(options: argparse.Namespace, _: list[str]) -> int:
         checked = load(file, options.set)
         if isinstance(checked, Study):
             arms = len(checked.arms())
-            what = f"study of {checked.task.kind}, {arms} arms x {checked.seeds} seeds"
+            size = f"{_count_of(arms, 'arm')} x {_count_of(checked.seeds, 'seed')}"
+            what = f"study of {checked.task.kind}, {size}"
             if left_out := checked.left_out():
                 what += f"; {left_out} networks above the limits are left out"
         else:
@@ -498,6 +500,11 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"{text!r}: must be HEIGHTxWIDTH, e.g. 256x192")
     return int(height), int(width)
+
+
+def _count_of(number: int, noun: str) -> str:
+    """As in "1 seed" and "3 seeds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _count(text: str) -> int:

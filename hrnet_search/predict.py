@@ -298,7 +298,7 @@ def plan(images: Sequence[Path], people: Sequence[Person] | None = None) -> list
         jobs.append(Job(image, name, _people_in(image, people)))
     if people and not any(job.people for job in jobs):
         near = nearest_name(people[0].image, [image.name for image in images])
-        rule = "is the name of none of the images, and so are all others"
+        rule = "is none of the given images, and no other entry names one of them"
         raise InputError(rule, key="--boxes", value=people[0].image, nearest=near)
     return jobs
 

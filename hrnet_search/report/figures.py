@@ -207,7 +207,9 @@ def _arm_curves(name: str, data: pd.DataFrame, style: Style) -> list[go.Scatter]
         x += [*seed["step"], None]
         y += [*seed["value"], None]
     mean = _mean_curve(data)
-    common: dict[str, Any] = {"mode": "lines", "name": escape(name), "legendgroup": escape(name)}
+    # A single point makes no line.
+    mode = "lines" if data["step"].nunique() > 1 else "markers"
+    common: dict[str, Any] = {"mode": mode, "name": escape(name), "legendgroup": escape(name)}
     line = {"color": style.colour, "dash": style.dash}
     thin = go.Scatter(
         x=x,

@@ -103,6 +103,8 @@ def run_study(
             ledger.keep_study()
             ledger.plan()
             say = f"{study.name}: {missing} of {total} trials to run, {jobs} at a time"
+            if begun := len(list(folder.glob("trials/*/checkpoint.pt"))):
+                say += f"; {begun} of them from a checkpoint"
             console.print(say, highlight=False)
             with Display(console, study, total=total, steps=ready.steps, before=ended) as display:
                 _run_rounds(ledger, display, jobs)
