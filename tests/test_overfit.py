@@ -106,7 +106,7 @@ def test_eight_real_frames(real_data: Callable[[str], Path], tmp_path: Path) -> 
             "vary": {"final": {"choices": [True]}},
         },
         "train": {
-            **{"steps": 320, "batch_size": 4, "lr": 8e-3, "optimizer": "adamw"},
+            **{"steps": 400, "batch_size": 4, "lr": 8e-3, "optimizer": "adamw"},
             **{"schedule": "one_cycle", "evaluations": 4},
         },
     }
