@@ -22,7 +22,7 @@ def smoke(*overrides: str) -> Study:
 
 
 def check(study: Study) -> None:
-    _check_networks(study, "v1", 17)
+    _check_networks(study)
 
 
 def save(study: Study, place: int, file: Path) -> None:

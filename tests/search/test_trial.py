@@ -106,7 +106,7 @@ def test_a_trial_goes_on_from_its_checkpoint_as_if_nothing_had_been(make: Make) 
     assert all(torch.equal(value, weights(cut)[name]) for name, value in weights(whole).items())
 
 
-def test_a_failure_is_a_result_and_takes_the_checkpoint_along(make: Make) -> None:
+def test_a_failure_is_a_result_and_leaves_the_checkpoint(make: Make) -> None:
     folder = make(lr=1e30, optimizer="sgd")
     run_trial(folder, lambda entry: None)
     result = Result.read(folder / "result.json")
@@ -114,7 +114,7 @@ def test_a_failure_is_a_result_and_takes_the_checkpoint_along(make: Make) -> Non
     assert result.error is not None
     assert result.error["type"] == "Diverged"
     assert "a smaller train.lr, train.clip_norm or train.warmup may help" in result.error["message"]
-    assert not (folder / "checkpoint.pt").exists()
+    assert (folder / "checkpoint.pt").exists()  # to go on from, if it is run again
 
 
 def test_a_superseded_attempt_leaves_no_result(make: Make) -> None:
