@@ -100,13 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _validate(options: argparse.Namespace, _: list[str]) -> int:
+    from .result import count
     from .study import Study, load
 
     for file in options.files:
         checked = load(file, options.set)
         if isinstance(checked, Study):
             arms = len(checked.arms())
-            size = f"{_count_of(arms, 'arm')} x {_count_of(checked.seeds, 'seed')}"
+            size = f"{count(arms, 'arm')} x {count(checked.seeds, 'seed')}"
             what = f"study of {checked.task.kind}, {size}"
             if left_out := checked.left_out():
                 what += f"; {left_out} networks above the limits are left out"
@@ -500,11 +501,6 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"{text!r}: must be HEIGHTxWIDTH, e.g. 256x192")
     return int(height), int(width)
-
-
-def _count_of(number: int, noun: str) -> str:
-    """As in "1 seed" and "3 seeds"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _count(text: str) -> int:

@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).parent
 ARCH, WEIGHTS = "arch.json", "weights.safetensors"
 # Copied as they are: the network's source imports torch and the standard library alone, what
 # stands around it Pillow as well.
-SOURCES = ("arch.py", "blueprint.py", "errors.py", "model/*.py", "drawing.py")
+SOURCES = ("arch.py", "blueprint.py", "errors.py", "model/*.py", "drawing.py", "views.py")
 POSE_SOURCES = ("keypoints.py",)
 
 _RUN_ALONE = """

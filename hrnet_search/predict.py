@@ -17,13 +17,12 @@ from .blueprint import check_input, head_of
 from .drawing import class_shares, draw_classes, draw_people, draw_scores
 from .errors import InputError, nearest_name
 from .files import is_number, read_user_json, write_atomic, write_json
-from .settings import scaled_size
+from .views import IMAGE_SUFFIXES, centre_crop, seen_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ARCH, ABOUT, WEIGHTS = "arch.json", "preprocess.json", "weights.safetensors"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # of images in a folder
 LABELS = "_labels.png"
 PEOPLE = 32  # crops that the network sees at once
 TOP = 5  # classes that are listed
@@ -190,9 +189,9 @@ def find_images(paths: Sequence[Path], winner: Winner) -> list[Path]:
 
 def _images_at(path: Path) -> list[Path]:
     if path.is_dir():
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not inside:
-            raise InputError(f"holds no images ({', '.join(SUFFIXES)})", file=path)
+            raise InputError(f"holds no images ({', '.join(IMAGE_SUFFIXES)})", file=path)
         return inside
     if not path.is_file():
         near = nearest_name(path.name, [other.name for other in path.parent.glob("*")])
@@ -208,18 +207,12 @@ def _check_image(image: Path, winner: Winner) -> None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"is not a readable image ({error})", file=image) from None
     if winner.task == "segmentation":
-        height, width = _seen_size(winner.about, size)
+        height, width = seen_size(size, winner.about)
         try:
             check_input(winner.spec, winner.head, (height, width))
         except InputError as error:
             seen = "" if (height, width) == size else f"is seen at {height}x{width} pixels, which "
             raise InputError(seen + error.rule, file=image, value=f"{size[0]}x{size[1]}") from None
-
-
-def _seen_size(about: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) at which a segmentation network was tested on an image of (H, W)."""
-    height, width = about["resize"] or scaled_size(size, 1.0, about["base_length"])
-    return height, width
 
 
 def read_people(file: Path) -> list[Person]:
@@ -450,7 +443,7 @@ class Finder:
         from torch.nn import functional as F
 
         full = (picture.height, picture.width)
-        height, width = _seen_size(self.about, full)
+        height, width = seen_size(full, self.about)
         scores = self._run([picture.resize((width, height), Image.Resampling.BILINEAR)])
         corners = self.about["align_corners"]
         scores = F.interpolate(scores, size=full, mode="bilinear", align_corners=corners)
@@ -461,7 +454,7 @@ class Finder:
         return {"classes": shares}, {".png": drawn, LABELS: labels}
 
     def _scores(self, picture: Image.Image) -> Found:
-        from .tasks.classification import centre_crop, named_scores
+        from .tasks.classification import named_scores
 
         height, width = self.about["input_size"]
         crop = centre_crop(picture, (height, width), centre=self.about["centre"])

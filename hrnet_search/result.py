@@ -81,6 +81,11 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def count(number: int, noun: str) -> str:
+    """As in "1 seed" and "3 seeds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def metric(key: str) -> Metric:
     """The metric of that key.
 

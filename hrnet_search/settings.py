@@ -19,20 +19,6 @@ def _two_or_none(size: list[int]) -> list[int]:
     return size
 
 
-def scaled_size(size: tuple[int, int], scale: float, base_length: int = 0) -> tuple[int, int]:
-    """(H, W) of an image at `scale`, its shape kept, rounded as in the official `image_resize`.
-
-    Args:
-        size: (H, W).
-        scale: 1 makes the longer side `base_length`.
-        base_length: Pixels; 0: as long as it is.
-    """
-    longer = max(size)
-    wanted = int((base_length or longer) * scale + 0.5)
-    height, width = (max(1, int(side * wanted / longer + 0.5)) for side in size)
-    return height, width
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=MIN_INPUT)]
 Size = Annotated[list[Pixels], Field(min_length=2, max_length=2)]

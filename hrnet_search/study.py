@@ -41,9 +41,9 @@ from .settings import (
     SegmentationTask,
     Task,
     Train,
-    scaled_size,
 )
 from .space import Space, Strict, Value
+from .views import scaled_size
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ONLY_OF_SPECS = ("profile.activations", "profile.kernels", "profile.depth")

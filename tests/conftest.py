@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from tiny import TINY_POSE_STUDY
 
@@ -48,6 +49,15 @@ def tiny_pose(tiny_study: Study) -> Prepared:
     """Its data, prepared once per session."""
     assert isinstance(tiny_study.data, SyntheticPose)
     return tasks.prepare(tiny_study, lambda done, total: None)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums over several threads are in no fixed order, and take other times."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ PACKAGE = Path(hrnet_search.__file__).parent
 LAYERS = (
     ("errors", "files", "arch", "blueprint", "presets", "cost", "rivals", "paper"),
     (
-        *("joints", "labels", "space", "settings", "reading", "study", "survey", "target"),
+        *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
         *("result", "stats"),
     ),
     (
@@ -63,7 +63,7 @@ HOMES = {
     "yaml": ("reading", "study", "search.ledger"),
     "rich": ("search", "cli"),
     "scipy": ("stats", "tasks"),
-    "PIL": ("keypoints", "drawing", "tasks", "predict", "export"),
+    "PIL": ("views", "keypoints", "drawing", "tasks", "predict", "export"),
     "safetensors": ("weights", "search.trial", "export"),
     "platformdirs": ("tasks.cache",),
     "numpy": ("stats", "tasks", "search", "report", "export"),
@@ -154,7 +154,21 @@ def test_model_imports_torch_arch_and_itself_alone() -> None:
     assert any(is_below(name, "torch") for name in names)
 
 
-@pytest.mark.parametrize("module", ["arch", "blueprint", "errors", "model"])
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [("views", {"PIL"}), ("drawing", {"PIL"}), ("keypoints", {"PIL", "torch"})],
+)
+def test_what_stands_around_an_exported_network_imports_no_more_than_it_says(
+    module: str, allowed: set[str]
+) -> None:
+    tops = {name.split(".")[0] for name in imports(PACKAGE / f"{module}.py", module)}
+    assert tops - sys.stdlib_module_names == allowed
+
+
+COPIED = ("arch", "blueprint", "errors", "model", "views", "drawing", "keypoints")
+
+
+@pytest.mark.parametrize("module", COPIED)
 def test_what_export_copies_uses_relative_imports(module: str) -> None:
     path = PACKAGE / module
     files = list(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]

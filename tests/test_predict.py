@@ -25,7 +25,6 @@ from hrnet_search.errors import InputError
 from hrnet_search.joints import COCO
 from hrnet_search.model import Network, build, init_weights
 from hrnet_search.predict import (
-    SUFFIXES,
     VALID,
     Finder,
     Job,
@@ -37,7 +36,6 @@ from hrnet_search.predict import (
     predict,
     read_people,
 )
-from hrnet_search.tasks.images import IMAGE_SUFFIXES
 from hrnet_search.weights import save_weights
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -356,7 +354,6 @@ def test_a_folder_stands_for_its_images_and_each_is_taken_once(
     winner = open_winner(exported["pose"].folder)
     found = find_images([tmp_path / "in", files[0]], winner)
     assert [path.name for path in found] == ["a.JPG", "b.png", "c.webp"]
-    assert SUFFIXES == IMAGE_SUFFIXES
 
 
 # --- what is refused -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import math
 import multiprocessing
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ from hrnet_search.training import (
 CPU = Hardware("cpu", "float32", "channels_last")
 History = list[dict[str, float]]
 NUM_TRAIN, SIDE, OUTPUTS = 20, 8, 4
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Toy:
@@ -1075,12 +1077,3 @@ def test_float16_scales_losses_and_unscales_gradients_before_they_are_clipped() 
 
 def test_the_constants_are_the_papers() -> None:
     assert (training.MOMENTUM, training.POLY_POWER, training.STEP_FACTOR) == (0.9, 0.9, 0.1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over several threads are in no fixed order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -13,11 +13,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..arch import ArchSpec
-from ..result import METRICS, Metric, Result, metric
+from ..result import METRICS, Metric, Result, count, metric
 from ..rivals import Rival
 from ..stats import mean_and_deviation
 from .frame import Arm, Run
-from .tables import TIMES, count, tick
+from .tables import TIMES, tick
 
 # Okabe and Ito's palette for all kinds of colour vision, without the black and the yellow that
 # vanish on a dark or a light page; grey in their place.

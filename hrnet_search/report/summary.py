@@ -4,11 +4,11 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
-from ..result import metric
+from ..result import count, metric
 from ..stats import Verdict, mean_and_deviation
 from ..study import Study
 from .frame import Arm, Run, paper_table
-from .tables import TIMES, compare_arms, count, interval, pairs_data, signed, with_deviation
+from .tables import TIMES, compare_arms, interval, pairs_data, signed, with_deviation
 
 TASKS = {  # kind -> what a reader calls it
     "pose": "pose estimation",

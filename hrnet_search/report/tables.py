@@ -256,11 +256,6 @@ def interval(shown: Metric, low: float | None, high: float | None) -> str:
     return NONE if low is None else f"[{signed(shown, low)}, {signed(shown, high)}]"
 
 
-def count(number: int, noun: str) -> str:
-    """As in "1 seed" and "3 seeds"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def markdown(table: TextTable) -> str:
     """The table in Markdown; names cannot break out of their cells."""
     titles = [f"{c.title} ({c.note})" if c.note else c.title for c in table.columns]

@@ -1,6 +1,7 @@
 """Running a study: Ray Tune executes trials, the ledger decides which and remembers them."""
 
 import contextlib
+import functools
 import hashlib
 import logging
 import math
@@ -136,16 +137,12 @@ class Ready:
 
     Args:
         data: Where the prepared data lies.
-        head: Of the task.
-        num_outputs: Of the task.
         hardware: What networks are trained on.
         steps: Of one trial.
         pretrained: Checksum of the checkpoint that networks start from, or None.
     """
 
     data: Any
-    head: str
-    num_outputs: int
     hardware: Any
     steps: int
     pretrained: str | None
@@ -170,7 +167,7 @@ def _check(study: Study, console: Console) -> Ready:
     steps = total_steps(study.train, task.num_train)
     source = study.train.pretrained
     pretrained = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else None
-    return Ready(data, task.head, task.num_outputs, hardware, steps, pretrained)
+    return Ready(data, hardware, steps, pretrained)
 
 
 def _check_gpus(study: Study, gpus: int) -> None:
@@ -180,11 +177,10 @@ def _check_gpus(study: Study, gpus: int) -> None:
         raise InputError(rule, key="train.processes", value=processes)
 
 
-def _least_size(study: Study) -> tuple[int, int]:
-    """(H, W) that every HRNet of the study takes."""
+def _least_size(study: Study) -> int:
+    """Height and width in pixels that every HRNet of the study takes."""
     nets = [study.network(params) for params in study.arms()]
-    least = max(min_size(net, study.task.head) for net in nets if isinstance(net, ArchSpec))
-    return least, least
+    return max(min_size(net, study.task.head) for net in nets if isinstance(net, ArchSpec))
 
 
 def _check_networks(study: Study) -> None:
@@ -235,7 +231,7 @@ def _make_ready(ledger: Ledger, ready: Ready, jobs: int, command: str, console: 
     environment["pretrained"] = ready.pretrained
     _check_comparable(ledger.results(), environment)
     write_json(ledger.folder / "environment.json", environment)
-    _profile(ledger, ready.head, ready.num_outputs, console)
+    _profile(ledger, console)
 
 
 def _check_comparable(results: list[Result], environment: dict[str, Any]) -> None:
@@ -258,18 +254,23 @@ def _lookup(record: dict[str, Any], key: str) -> Any:
     return record or None
 
 
-def _profile(ledger: Ledger, head: str, num_outputs: int, console: Console) -> None:
+def _profile(ledger: Ledger, console: Console) -> None:
     """Measure each network once, on a machine that is not training yet."""
     from ..profiling import profile
 
-    networks = {n.key: n for n in map(ledger.study.network, ledger.study.arms())}
+    study = ledger.study
+    measure = functools.partial(
+        profile,
+        head=study.task.head,
+        num_outputs=study.num_outputs,
+        input_size=study.input_size,
+    )
+    networks = {n.key: n for n in map(study.network, study.arms())}
     files = {key: ledger.folder / "profiles" / f"{key}.json" for key in networks}
     todo = [key for key, file in files.items() if not file.exists()]
     with _progress(console, "Profiling networks") as advance:
         for done, key in enumerate(todo, start=1):
-            size = ledger.study.input_size
-            costs = profile(networks[key], head=head, num_outputs=num_outputs, input_size=size)
-            write_json(files[key], costs)
+            write_json(files[key], measure(networks[key]))
             advance(done, len(todo))
 
 

@@ -57,11 +57,11 @@ class Task(Protocol):
             out: Folder for the predictions in the data set's own format, and details.
         """
 
-    def check(self, least: tuple[int, int]) -> None:
+    def check(self, least: int) -> None:
         """Whether every validation image is shown to networks as large as they need.
 
         Args:
-            least: (H, W) that all networks of the study take.
+            least: Height and width in pixels that all networks of the study take.
 
         Raises:
             InputError: A validation image would be shown smaller.

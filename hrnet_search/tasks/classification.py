@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..files import write_json
 from ..settings import ClassificationTask, ImageFolders
+from ..views import CENTRE, IMAGE_SUFFIXES, centre_crop
 from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng, torch_seed
 from .cache import Prepared, Writer, cached
 from .images import (
-    IMAGE_SUFFIXES,
     Folder,
     Images,
     Progress,
@@ -39,7 +39,6 @@ SPLITS = ("train", "val")
 EVAL_BATCH = 64
 TOP = 5  # of top-5 accuracy
 RATIO = (3 / 4, 4 / 3)  # width over height of training crops (Szegedy et al., CVPR 2015)
-CENTRE = 0.875  # of the resized image is in the test's crop: 224 of 256 (official code)
 
 Listing = list[tuple[str, int]]  # file below the split's folder, number of its class
 
@@ -139,7 +138,7 @@ class Classification:
             )
         return records
 
-    def check(self, least: tuple[int, int]) -> None:
+    def check(self, least: int) -> None:
         """Nothing: crops are of one size, which the study has checked."""
 
     def preprocessing(self) -> dict[str, Any]:
@@ -160,22 +159,6 @@ def named_scores(classes: list[str], values: Tensor, indices: Tensor) -> dict[st
     """Probabilities (k,) of the classes with numbers (k,), by name, in their order."""
     pairs = zip(indices.tolist(), values.tolist(), strict=True)
     return {classes[number]: value for number, value in pairs}
-
-
-def centre_crop(picture: Image.Image, size: tuple[int, int], centre: float = CENTRE) -> Image.Image:
-    """The middle (H, W) of a picture that is resized, its shape kept, to size / centre.
-
-    For a square crop its shorter side becomes that long: 256 pixels for 224 (official code).
-    """
-    width, height = picture.size
-    least = (int(size[0] / centre), int(size[1] / centre))
-    if least[0] * width >= least[1] * height:  # the height is what just reaches
-        full = (least[0], least[0] * width // height)
-    else:
-        full = (least[1] * height // width, least[1])
-    picture = picture.resize((full[1], full[0]), Image.Resampling.BILINEAR)
-    top, left = (round((a - b) / 2) for a, b in zip(full, size, strict=True))
-    return picture.crop((left, top, left + size[1], top + size[0]))
 
 
 def prepare(data: ImageFolders, progress: Progress) -> Prepared:

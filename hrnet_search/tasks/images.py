@@ -25,7 +25,6 @@ from PIL import Image, ImageOps
 from ..errors import InputError
 from .cache import Prepared, Writer
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 GIB = 2**30
 SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
 ORIENTATION = 0x0112  # the EXIF tag

@@ -145,7 +145,7 @@ class Pose:
         metric = {"oks": self._ap, "pckh": self._pckh, "nme": self._nme}[self.task.metric]
         return metric(found, out)
 
-    def check(self, least: tuple[int, int]) -> None:
+    def check(self, least: int) -> None:
         """Nothing: crops are of one size, which the study has checked."""
 
     def preprocessing(self) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..files import write_json
-from ..settings import SegmentationTask, scaled_size
+from ..settings import SegmentationTask
+from ..views import scaled_size
 from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng, torch_seed
 from .cache import Prepared
 from .images import Images, in_order
@@ -308,22 +309,20 @@ class Segmentation:
                 picture = Image.fromarray(classes.byte().numpy())
                 picture.save(folder / f"{number}_{name}.png")
 
-    def check(self, least: tuple[int, int]) -> None:
+    def check(self, least: int) -> None:
         if self.test.window or self.test.resize:
             return  # one size, which the study has checked
         for number, name in enumerate(self.val_names):
             full = self.val.size(number)
             for scale, size in zip(self.test.scales, self._test_sizes(full), strict=True):
-                if size[0] < least[0] or size[1] < least[1]:
+                if min(size) < least:
                     raise self._too_small(name, full, scale, size, least)
 
-    def _too_small(
-        self, name: str, full: Size, scale: float, size: Size, least: Size
-    ) -> InputError:
-        given, shown, wanted = (f"{width}x{height}" for height, width in (full, size, least))
+    def _too_small(self, name: str, full: Size, scale: float, size: Size, least: int) -> InputError:
+        given, shown = (f"{width}x{height}" for height, width in (full, size))
         by = f" and data.base_length {self.base_length}" if self.base_length else ""
         rule = f"at this scale{by} the image of {given} pixels is tested at {shown}"
-        rule += f"; networks of the study take {wanted} or more"
+        rule += f"; networks of the study take {least}x{least} or more"
         return InputError(rule, file=name, key="task.test.scales", value=scale)
 
     def preprocessing(self) -> dict[str, Any]:

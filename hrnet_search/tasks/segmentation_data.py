@@ -12,10 +12,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..settings import SegmentationFolder, SegmentationList
+from ..views import IMAGE_SUFFIXES
 from .cache import Prepared, Writer, cached
 from .images import (
     GIB,
-    IMAGE_SUFFIXES,
     Folder,
     Progress,
     Source,

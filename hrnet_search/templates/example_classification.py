@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from network import load_network, to_input
 from network.drawing import draw_scores
+from network.views import centre_crop
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
@@ -35,24 +36,12 @@ def main() -> None:
 
 def find(picture: Image.Image, about: dict) -> list[tuple[str, float]]:
     """The most probable classes and their probabilities, the best first."""
+    crop = centre_crop(picture, tuple(about["input_size"]), about["centre"])
     with torch.inference_mode():
-        scores = load_network(HERE)(to_input(centre_crop(picture, about), about))[0]
+        scores = load_network(HERE)(to_input(crop, about))[0]
     top = scores.softmax(0).topk(min(TOP, len(scores)))
     names = [about["classes"][number] for number in top.indices.tolist()]
     return list(zip(names, top.values.tolist(), strict=True))
-
-
-def centre_crop(picture: Image.Image, about: dict) -> Image.Image:
-    """The middle of the picture, resized so that the crop holds `centre` of its shorter side."""
-    height, width = about["input_size"]
-    least = (int(width / about["centre"]), int(height / about["centre"]))
-    if least[1] * picture.width >= least[0] * picture.height:
-        full = (least[1] * picture.width // picture.height, least[1])
-    else:
-        full = (least[0], least[0] * picture.height // picture.width)
-    left, top = round((full[0] - width) / 2), round((full[1] - height) / 2)
-    resized = picture.resize(full, Image.Resampling.BILINEAR)
-    return resized.crop((left, top, left + width, top + height))
 
 
 def parse() -> argparse.Namespace:

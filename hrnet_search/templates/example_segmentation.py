@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from network import load_network, to_input
 from network.drawing import class_shares, draw_classes
+from network.views import seen_size
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 
@@ -36,24 +37,16 @@ def main() -> None:
 
 def find(picture: Image.Image, about: dict) -> Image.Image:
     """The number of every pixel's class, as a grey picture."""
-    resized = picture.resize(seen_size(picture, about), Image.Resampling.BILINEAR)
+    full = (picture.height, picture.width)
+    height, width = seen_size(full, about)
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
     with torch.inference_mode():
         output = load_network(HERE)(to_input(resized, about))
     scores = output if isinstance(output, torch.Tensor) else output[-1]  # OCR: coarse, final
-    full = (picture.height, picture.width)
     corners = about["align_corners"]
     scores = F.interpolate(scores, size=full, mode="bilinear", align_corners=corners)
     classes = scores[0].argmax(0).flatten().tolist()
     return Image.frombytes("L", picture.size, bytes(classes))
-
-
-def seen_size(picture: Image.Image, about: dict) -> tuple[int, int]:
-    """Width and height at which the network was tested on such a picture."""
-    if about["resize"]:
-        return about["resize"][1], about["resize"][0]
-    longer = max(picture.size)
-    wanted = about["base_length"] or longer
-    return tuple(max(1, int(side * wanted / longer + 0.5)) for side in picture.size)
 
 
 def parse() -> argparse.Namespace:

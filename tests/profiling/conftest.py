@@ -1,14 +1,8 @@
 """Figures of one thread."""
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def of_one_thread(one_thread: None) -> None:
+    """Every test here."""

@@ -23,8 +23,9 @@ from hrnet_search.model import build, init_weights
 from hrnet_search.rivals import RIVALS
 from hrnet_search.settings import ClassificationTask, ImageFolders, Train
 from hrnet_search.tasks.base import MEAN, STD
-from hrnet_search.tasks.classification import Classification, centre_crop, prepare
+from hrnet_search.tasks.classification import Classification, prepare
 from hrnet_search.training import choose_hardware, train
+from hrnet_search.views import centre_crop
 from hrnet_search.weights import load_weights, save_weights
 
 METRICS = ClassificationTask(kind="classification").metrics

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hrnet_search.errors import InputError
-from hrnet_search.settings import SegmentationFolder, SegmentationTask, scaled_size
+from hrnet_search.settings import SegmentationFolder, SegmentationTask
 from hrnet_search.tasks import segmentation as segmentation_module
 from hrnet_search.tasks.base import MEAN, STD, batch_indices
 from hrnet_search.tasks.segmentation import (
@@ -29,6 +29,7 @@ from hrnet_search.tasks.segmentation import (
     window_starts,
 )
 from hrnet_search.tasks.segmentation_data import prepare
+from hrnet_search.views import scaled_size
 
 IGNORED = 255
 CLASSES = ["sky", "road", "car"]
@@ -838,18 +839,18 @@ def test_images_tested_smaller_than_networks_take_are_refused(
     root: Path, test: dict[str, Any], data: dict[str, Any], least: int, text: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        task_on(root, {"test": test}, **data).check((least, least))
+        task_on(root, {"test": test}, **data).check(least)
     assert str(caught.value).startswith(text)
 
 
 def test_images_tested_just_as_large_as_networks_take_are_accepted(root: Path) -> None:
-    task_on(root).check((33, 33))
-    task_on(root, {"test": {"scales": [1.5, 1.0]}}).check((33, 47))
+    task_on(root).check(33)
+    task_on(root, {"test": {"scales": [1.5, 1.0]}}).check(33)
     # 33x47 -> 64x91: 33 * 91 / 47 = 63.9
-    task_on(root, base_length=91).check((64, 64))
+    task_on(root, base_length=91).check(64)
     # Windows and resized images are of one size, which the study has checked.
-    task_on(root, {"test": {"window": [64, 64], "scales": [0.1]}}).check((64, 64))
-    task_on(root, {"test": {"resize": [64, 64]}}).check((64, 64))
+    task_on(root, {"test": {"window": [64, 64], "scales": [0.1]}}).check(64)
+    task_on(root, {"test": {"resize": [64, 64]}}).check(64)
 
 
 def test_an_image_lower_than_networks_take_is_refused_before_training(
@@ -859,7 +860,7 @@ def test_an_image_lower_than_networks_take_is_refused_before_training(
     with pytest.raises(
         InputError, match=r"^00\.png: .* the image of 40x12 pixels is tested at 40x12;"
     ):
-        task.check((32, 32))
+        task.check(32)
 
 
 def test_what_is_written_beside_the_metrics(root: Path, tmp_path: Path) -> None:
