@@ -44,8 +44,8 @@ examples:
 
 A study that exists is continued: what is finished is kept, what was cut off goes on from its last
 checkpoint (train.checkpoint_minutes), or else starts again.
-More `seeds` add trials; texts and the reference may change freely; any other change of the study
-wants --fresh or another name.
+More `seeds` add trials. Texts, the reference, data.root, data.cache_gib, train.workers and
+train.checkpoint_minutes may change freely; any other change wants --fresh or another name.
 """
 
 PROFILE_EPILOG = """\
@@ -69,7 +69,8 @@ examples:
 Writes NAME.png, the picture with what was found drawn on it, and NAME.json; of a segmentation
 also NAME_labels.png, the number of every pixel's class. For joints, boxes.json says where people
 are, [{"image": "crowd.jpg", "bbox": [x, y, width, height], "score": 0.9}, ...] in pixels ("score"
-may be left out); without --boxes every picture is one person.
+may be left out); without --boxes every picture is one person. DIR may not be a folder that is
+read from.
 """
 
 TABLES_EPILOG = """\
@@ -460,7 +461,7 @@ def _parser() -> argparse.ArgumentParser:
         "images", type=Path, nargs="+", metavar="IMAGE", help="an image, or a folder of images"
     )
     predict.add_argument("--out", type=Path, required=True, metavar="DIR", help="write there")
-    predict.add_argument("--boxes", type=Path, metavar="FILE", help="where people are, as JSON")
+    predict.add_argument("--boxes", type=Path, metavar="FILE", help="joints: where people are, as JSON")
     return parser
 
 
