@@ -461,7 +461,9 @@ def _parser() -> argparse.ArgumentParser:
         "images", type=Path, nargs="+", metavar="IMAGE", help="an image, or a folder of images"
     )
     predict.add_argument("--out", type=Path, required=True, metavar="DIR", help="write there")
-    predict.add_argument("--boxes", type=Path, metavar="FILE", help="joints: where people are, as JSON")
+    predict.add_argument(
+        "--boxes", type=Path, metavar="FILE", help="joints: where people are, as JSON"
+    )
     return parser
 
 
