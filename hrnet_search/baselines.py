@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .arch import ArchSpec
+from .detectors.pyramid import FPN, Pyramid
 from .errors import InputError, nearest_name
 from .model import build
 from .rivals import RIVAL_KNOB
@@ -257,22 +258,34 @@ def basic_resnet(num_blocks: tuple[int, int, int], num_outputs: int) -> nn.Modul
     return nn.Sequential(*layers, nn.Linear(2048, num_outputs))
 
 
-def resnet_fpn(name: str, num_outputs: int) -> nn.Module:
-    """A ResNet and a feature pyramid: (B, 3, H, W) -> five (B, K, h, w), strides 4 to 64.
+def resnet_fpn(
+    name: str, num_outputs: int, *, stride8: bool = False, stride_in_1x1: bool = True
+) -> nn.Module:
+    """A ResNet and a feature pyramid: (B, 3, H, W) -> five (B, K, h, w), by name.
 
-    Faster R-CNN's GFLOPs of Table 19 come out for ResNet-50 and 101 with the stride in a
-    bottleneck's first 1x1 convolution (He et al.), for ResNeXt with torchvision's, in the 3x3.
+    Faster R-CNN's GFLOPs of Table 19, and FCOS's of Table 7, come out for ResNet-50 and 101 with
+    the stride in a bottleneck's first 1x1 convolution (He et al.), those of Table 7's other
+    frameworks, and all of ResNeXt, with torchvision's, in the 3x3.
+
+    Args:
+        name: Of the ResNet in torchvision.
+        num_outputs: K.
+        stride8: Strides 8 to 128, the last two by convolutions (RetinaNet, FCOS), not 4 to 64.
+        stride_in_1x1: Where the bottlenecks of plain ResNets have their stride.
     """
     from torchvision.models import resnet
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
-    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
     body = _resnet(name)
     for block in body.modules():
-        if isinstance(block, resnet.Bottleneck) and block.conv2.groups == 1:
+        if stride_in_1x1 and isinstance(block, resnet.Bottleneck) and block.conv2.groups == 1:
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-    levels = {"layer1": "0", "layer2": "1", "layer3": "2", "layer4": "3"}
-    return BackboneWithFPN(body, levels, [256, 512, 1024, 2048], num_outputs, LastLevelMaxPool())
+    first = 2 if stride8 else 1
+    levels = {f"layer{number}": str(number - first) for number in range(first, 5)}
+    widths = [128 * 2**number for number in range(first, 5)]
+    extra = LastLevelP6P7(num_outputs, num_outputs) if stride8 else LastLevelMaxPool()
+    return BackboneWithFPN(body, levels, widths, num_outputs, extra)
 
 
 BUILDERS: Mapping[str, Callable[[int], nn.Module]] = {  # a key of `RIVALS` -> what makes it
@@ -302,6 +315,9 @@ BUILDERS: Mapping[str, Callable[[int], nn.Module]] = {  # a key of `RIVALS` -> w
 }
 
 
+PYRAMID_STRIDES = {"v2p": (4, 8, 16, 32, 64), "v2p_s2": (8, 16, 32, 64, 128)}
+
+
 def rival(name: str, num_outputs: int) -> nn.Module:
     """A network of `RIVALS` with random weights.
 
@@ -316,6 +332,31 @@ def rival(name: str, num_outputs: int) -> nn.Module:
         rule = f"must be one of {', '.join(BUILDERS)}"
         raise InputError(rule, key=RIVAL_KNOB, value=name, nearest=nearest_name(name, BUILDERS))
     return BUILDERS[name](num_outputs)
+
+
+def rival_pyramid(name: str, head: str, channels: int, *, stride_in_1x1: bool = True) -> Pyramid:
+    """A ResNet with its pyramid as a detector's backbone.
+
+    Args:
+        name: A key of `RIVALS` that ends in "_fpn".
+        head: What an HRNet would have in its place: "v2p", or "v2p_s2" for strides 8 to 128.
+        channels: Of each map.
+        stride_in_1x1: See `resnet_fpn`.
+
+    Raises:
+        InputError: There is no such pyramid, or no pyramid is asked for.
+    """
+    known = [key for key in BUILDERS if key.endswith("_fpn")]
+    if name not in known:
+        rule = f"must be one of {', '.join(known)}"
+        raise InputError(rule, key=RIVAL_KNOB, value=name, nearest=nearest_name(name, known))
+    if head not in PYRAMID_STRIDES:
+        raise InputError("is for HRNets alone (CenterNet reads one map)", key="head", value=head)
+    strides = PYRAMID_STRIDES[head]
+    network = resnet_fpn(
+        name.removesuffix("_fpn"), channels, stride8=strides[0] == 8, stride_in_1x1=stride_in_1x1
+    )
+    return FPN(network, strides)
 
 
 def network(arch: Mapping[str, Any], *, head: str, num_outputs: int) -> nn.Module:

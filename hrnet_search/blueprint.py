@@ -255,6 +255,14 @@ def _ocr(spec: ArchSpec, num_outputs: int) -> Layers:
     }
 
 
+def _v2r(spec: ArchSpec, num_outputs: int) -> Layers:
+    """The map that V2p makes its pyramid of. No code of HRNet under CenterNet was published; this
+    and CenterNet's own head meet the #Params and GFLOPs that Table 7 prints for W64.
+    """
+    reduce = Conv(sum(spec.channels), num_outputs, bias=True, norm=False)
+    return {"last_layer": Chain((reduce,))}
+
+
 def _pyramid(stride: int) -> Callable[[ArchSpec, int], Layers]:
     def layers(spec: ArchSpec, num_outputs: int) -> Layers:
         """Official `hrfpn.py`: one map for all levels, pooled, then a 3x3 convolution each."""
@@ -335,6 +343,13 @@ HEADS: Mapping[str, Head] = {
         resizes=True,
         has_output=False,
         min_size=64,
+    ),
+    "v2r": Head(
+        "HRNetV2's maps in one of stride 4, under CenterNet (Table 7)",
+        "channels of the map",
+        _v2r,
+        resizes=True,
+        has_output=False,
     ),
     "cls": Head("HRNet-C (Fig. 11)", "classes", _cls),
     "cls_i": Head("HRNet-Ci (Table 16)", "classes", _cls_i),

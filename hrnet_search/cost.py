@@ -596,6 +596,7 @@ HEAD_RULES: dict[str, HeadRule] = {
     "ocr": _attention,
     "v2p": _pyramid,
     "v2p_s2": _pyramid,
+    "v2r": _concatenation,
     "cls": _sums,
     "cls_i": _pooled_maps,
     "cls_ii": _joined_maps,

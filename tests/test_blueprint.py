@@ -396,6 +396,7 @@ def test_every_parameter_that_is_built_has_a_gradient(rng: random.Random) -> Non
         ("v2p", {}, 64),  # the fifth level is pooled by 16 at stride 4
         ("v2p_s2", {"num_branches": 1}, 64),
         ("v2p", {"num_branches": 6}, 128),
+        ("v2r", {}, 32),
     ],
 )
 def test_an_image_has_a_place_on_the_lowest_map(

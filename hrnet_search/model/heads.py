@@ -72,7 +72,9 @@ class HeadV1h(nn.Module):
 
 
 class HeadV2(nn.Module):
-    """HRNetV2: all maps enlarged and concatenated, then two 1x1 convolutions (Fig. 4b)."""
+    """HRNetV2: all maps enlarged and concatenated, then 1x1 convolutions (Fig. 4b): two, or one
+    that makes the map under CenterNet.
+    """
 
     def __init__(self, layers: Mapping[str, Chain], align_corners: bool) -> None:
         super().__init__()
@@ -215,6 +217,7 @@ MODULES: Mapping[str, Callable[..., nn.Module]] = {  # a key of `blueprint.HEADS
     "ocr": HeadOCR,
     "v2p": HeadV2p,
     "v2p_s2": HeadV2p,
+    "v2r": HeadV2,
     "cls": HeadC,
     "cls_i": HeadCi,
     "cls_ii": HeadCii,

@@ -1,10 +1,13 @@
 """The body: an image in, parallel maps of several resolutions out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .. import blueprint
 from ..arch import ArchSpec
@@ -21,7 +24,11 @@ class HRNet(nn.Module):
     Attributes:
         channels: C_r of each map that is put out.
         strides: Its stride with respect to the input.
+        checkpointing: Keep for the backward pass what enters each stage alone, and compute the
+            rest again. Statistics of BatchNorm in training mode would be taken twice.
     """
+
+    checkpointing = False
 
     def __init__(self, spec: ArchSpec, *, reads: Sequence[int] | None = None) -> None:
         super().__init__()
@@ -42,10 +49,22 @@ class HRNet(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> one (B, C_r, ceil(H / stride_r), ceil(W / stride_r)) per map."""
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        xs: Maps = [self.layer1(x)]
-        for index in range(self.num_parallel_stages):
-            xs = self.get_submodule(f"transition{index + 1}")(xs)
-            xs = self.get_submodule(f"stage{index + 2}")(xs)
+        xs: Maps = [x]
+        for stage in self._stages():
+            again = self.checkpointing and torch.is_grad_enabled()
+            xs = checkpoint(stage, xs, use_reentrant=False) if again else stage(xs)
         return [cast(Tensor, xs[branch]) for branch in self.reads]
+
+    def _stages(self) -> Iterator[Callable[[Maps], Maps]]:
+        yield self._first
+        for index in range(self.num_parallel_stages):
+            yield partial(self._parallel, index)
+
+    def _first(self, xs: Maps) -> Maps:
+        x = F.relu(self.bn1(self.conv1(cast(Tensor, xs[0]))), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return [self.layer1(x)]
+
+    def _parallel(self, index: int, xs: Maps) -> Maps:
+        xs = self.get_submodule(f"transition{index + 1}")(xs)
+        return self.get_submodule(f"stage{index + 2}")(xs)

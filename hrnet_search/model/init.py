@@ -1,6 +1,7 @@
 """Initial weights that depend on the seed and on each parameter's name alone."""
 
 import zlib
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -12,7 +13,10 @@ from .network import Network
 OUTPUT_STD = 0.001
 
 
-@torch.no_grad()
+# A layer's name and itself -> deviation of its weights, value of its bias.
+Rule = Callable[[str, nn.Module], tuple[float, float]]
+
+
 def init_weights(model: nn.Module, *, seed: int) -> None:
     """Kaiming-normal weights (fan out, as the official classification code), BatchNorm 1/0.
 
@@ -25,15 +29,35 @@ def init_weights(model: nn.Module, *, seed: int) -> None:
             ends in a pyramid.
         seed: 0 or more.
     """
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     pyramid = isinstance(model, Network) and not head_of(model.head_name).has_output
-    output = "" if pyramid else next(reversed(layers))
-    for name, module in layers.items():
+    output = "" if pyramid else next(reversed(weighted_layers(model)))
+
+    def rule(name: str, layer: nn.Module) -> tuple[float, float]:
+        return (OUTPUT_STD if name == output else kaiming(layer)), 0.0
+
+    init_layers(model, rule, seed=seed)
+
+
+@torch.no_grad()
+def init_layers(model: nn.Module, rule: Rule, *, seed: int) -> None:
+    """Normal weights and constant biases as `rule` says, each from the seed and its name."""
+    for name, layer in weighted_layers(model).items():
+        std, bias = rule(name, layer)
         # The CPU's generator takes 32 bits of seed: more would be dropped without a word.
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-        fan_out = module.weight[:, 0].numel()
-        std = OUTPUT_STD if name == output else (2.0 / fan_out) ** 0.5
-        module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
-        if module.bias is not None:
-            module.bias.zero_()
+        weight = layer.get_parameter("weight")
+        weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+        if layer.bias is not None:
+            layer.get_parameter("bias").fill_(bias)
+
+
+def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Convolutions and linear layers by name, in their order."""
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def kaiming(layer: nn.Module) -> float:
+    """Deviation that keeps the size of gradients through a ReLU (He et al., fan out)."""
+    fan_out = layer.get_parameter("weight")[:, 0].numel()
+    return (2.0 / fan_out) ** 0.5

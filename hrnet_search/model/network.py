@@ -54,9 +54,9 @@ def build(spec: ArchSpec, *, head: str, num_outputs: int) -> Network:
 
     Args:
         spec: The body, from `hrnet`, `preset` or `ArchSpec.from_dict`.
-        head: "v1", "v1h", "v2", "ocr", "v2p", "v2p_s2", "cls", "cls_i" or "cls_ii"; see
-            `blueprint.HEADS`.
-        num_outputs: Joints or classes; channels of each level of a pyramid (256 in the paper).
+        head: "v1", "v1h", "v2", "ocr", "v2p", "v2p_s2", "v2r", "cls", "cls_i" or "cls_ii";
+            see `blueprint.HEADS`.
+        num_outputs: Joints or classes; channels of each map of a pyramid (256 in the paper).
 
     Raises:
         InputError: There is no such head, `num_outputs` is no whole number of at least 1, or

@@ -126,7 +126,7 @@ def test_align_corners_changes_the_heads_that_enlarge_maps(head: str) -> None:
         first, second = (
             leaves(network(head, align_corners=corners).eval()(x))[-1] for corners in (False, True)
         )
-    assert torch.equal(first, second) is (head not in ("v2", "ocr", "v2p", "v2p_s2"))
+    assert torch.equal(first, second) is (head not in ("v2", "ocr", "v2p", "v2p_s2", "v2r"))
 
 
 def test_v1h_widens_one_map_to_the_channels_of_v2() -> None:

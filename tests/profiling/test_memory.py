@@ -111,6 +111,7 @@ def closed_over_estimated(spec: ArchSpec, head: str, num_outputs: int, size: Any
         ("ocr", (96, 128), {"num_stages": 3, "fuse": "multiply"}),
         ("v2p", (64, 64), {"num_stages": 2}),
         ("v2p_s2", (128, 96), {"num_stages": 3, "fuse": "weighted"}),
+        ("v2r", (64, 96), {"num_stages": 3}),
         ("cls", (64, 64), {"num_stages": 3}),
         ("cls_i", (64, 64), {"num_stages": 3, "fuse": "concat"}),
         ("cls_ii", (64, 64), {"num_stages": 3, "fuse": "multiply"}),
