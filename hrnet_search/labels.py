@@ -1,4 +1,4 @@
-"""Sets of classes of segmentation data: names, label numbers, mirrored pairs."""
+"""Sets of classes: of segmentation with label numbers and mirrored pairs, of detection by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,3 +118,13 @@ LABEL_SETS: Mapping[str, LabelSet] = {
     "pascal_context_59": PASCAL_CONTEXT_59,
     "pascal_context_60": PASCAL_CONTEXT_60,
 }
+
+# Pascal VOC's 20 classes, in alphabetical order as its development kit numbers them.
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+
+# What `tasks.synthetic_detection` draws: three shapes, a hollow one, two composed of several.
+SYNTHETIC_CLASSES = ("disc", "box", "triangle", "ring", "house", "car")

@@ -39,6 +39,27 @@ def seen_size(size: Size, about: Mapping[str, Any]) -> Size:
     return height, width
 
 
+def fitted_size(size: Size, short: int, long: int) -> Size:
+    """(H, W) of an image scaled, its shape kept, until one of its edges is as long as it may be.
+
+    Rounded as in mmdetection's `rescale_size`.
+
+    Args:
+        size: (H, W).
+        short: Pixels that the shorter edge reaches at most.
+        long: Pixels that the longer edge reaches at most.
+    """
+    scale = min(short / min(size), long / max(size))
+    height, width = (max(1, int(side * scale + 0.5)) for side in size)
+    return height, width
+
+
+def padded_size(size: Size, multiple: int) -> Size:
+    """(H, W) with both sides rounded up to multiples."""
+    height, width = (-(-side // multiple) * multiple for side in size)
+    return height, width
+
+
 def centre_crop(picture: Image.Image, size: Size, centre: float = CENTRE) -> Image.Image:
     """The middle (H, W) of a picture that is resized, its shape kept, to size / centre.
 

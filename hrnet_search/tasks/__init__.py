@@ -2,7 +2,18 @@
 
 from collections.abc import Callable
 
-from ..settings import CocoPose, ImageFolders, MpiiPose, People, SyntheticPose
+from ..frameworks import FRAMEWORKS
+from ..settings import (
+    CocoDetection,
+    CocoPose,
+    ImageFolders,
+    MpiiPose,
+    Objects,
+    People,
+    SyntheticDetection,
+    SyntheticPose,
+    VocDetection,
+)
 from ..study import Study
 from .base import Task
 from .cache import Prepared
@@ -35,6 +46,16 @@ def prepare(study: Study, progress: Progress) -> Prepared:
         from . import classification
 
         return classification.prepare(data, progress)
+    if isinstance(data, SyntheticDetection):
+        from . import synthetic_scenes
+
+        return synthetic_scenes.prepare(data, progress)
+    if isinstance(data, CocoDetection | VocDetection):
+        from . import detection_data
+
+        assert study.task.kind == "detection"
+        masks = FRAMEWORKS[study.task.framework].masks
+        return detection_data.prepare(data, masks, progress)
     from . import segmentation_data
 
     return segmentation_data.prepare(data, progress)
@@ -53,7 +74,12 @@ def load_task(study: Study, prepared: Prepared) -> Task:
 
         assert isinstance(data, ImageFolders)
         return Classification(task, data, prepared)
+    if task.kind == "detection":
+        from .detection import Detection
+
+        assert isinstance(data, Objects)
+        return Detection(task, data, prepared)
     from .segmentation import Segmentation
 
-    assert not isinstance(data, People | ImageFolders)
+    assert not isinstance(data, People | ImageFolders | Objects)
     return Segmentation(task, data, prepared)

@@ -11,9 +11,6 @@ For COCO's AP there are also `truth`, in COCO's annotation format, and (N,) each
 `val_categories` and `val_scores` of the boxes; for PCKh `val_heads` (N,): sizes of the heads.
 """
 
-import hashlib
-import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,19 +21,18 @@ import numpy as np
 from scipy.io import loadmat
 
 from ..errors import InputError
-from ..files import is_number, read_user_json
+from ..files import read_user_json
 from ..joints import MPII, JointSet
 from ..keypoints import PADDING
 from ..settings import CocoPose, MpiiPose
 from .cache import Prepared, Writer, cached
+from .coco import At, digest, entries, find, image_source, read_content, read_images
 from .images import Folder, Progress, Source, decoded_gib, open_folder, store
 
 FORMAT = 1  # of the arrays; with another number older cache entries are not used
 MPII_UNIT = 200  # pixels that a person is high at MPII's scale 1 (official `lib/dataset/mpii.py`)
 HEAD_SHARE = 0.6  # of the diagonal of a head's box is MPII's size of the head (same file)
 MPII_SHIFT = 15  # times the scale: the centre is moved down, not to cut off feet (same file)
-LARGEST = 2**63 - 1  # whole number that an array keeps
-UNNAMEABLE = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of letters: in no file's name
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def prepare(data: CocoPose | MpiiPose, metric: str, progress: Progress) -> Prepa
         "joints": data.num_outputs,
         "box_padding": getattr(data, "box_padding", PADDING),
         "cache_gib": data.cache_gib,
-        "files": _digest([root / name for name in files if name], everything),
+        "files": digest([root / name for name in files if name], everything),
     }
 
     def make(writer: Writer) -> None:
@@ -153,13 +149,6 @@ def _write(writer: Writer, name: str, split: Split, num_joints: int) -> None:
             writer.json(key, value)
 
 
-def _digest(files: Sequence[Path], sources: Sequence[Source]) -> str:
-    """Changes when one of the files does."""
-    found = [Folder(file.parent).fingerprint(file.name) for file in files]
-    found += [source.folder.fingerprint(source.name) for source in sources]
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
-
-
 # --- COCO's format -------------------------------------------------------------------------------
 
 
@@ -190,7 +179,7 @@ def _coco_splits(root: Path, data: CocoPose, metric: str) -> dict[str, Split]:
         ("val", data.val_images, data.val_annotations),
     ):
         folder = open_folder(root, images, key=f"data.{name}_images")
-        file = _find(root, annotations, key=f"data.{name}_annotations")
+        file = find(root, annotations, key=f"data.{name}_annotations")
         coco = read_coco(file, data.num_outputs)
         people = coco_people(coco, data.box_padding)
         more = {}
@@ -198,7 +187,7 @@ def _coco_splits(root: Path, data: CocoPose, metric: str) -> dict[str, Split]:
             if metric == "nme":
                 _check_normalisers(people, data.joints, file)
             if data.val_boxes:
-                boxes = _find(root, data.val_boxes, key="data.val_boxes")
+                boxes = find(root, data.val_boxes, key="data.val_boxes")
                 people = read_boxes(boxes, coco, data.num_outputs, data.box_padding)
             more = _for_ap(coco, people)
         splits[name] = Split(people, _coco_sources(coco, people, folder), more)
@@ -215,27 +204,12 @@ def read_coco(file: Path, num_joints: int) -> CocoFile:
     Raises:
         InputError: It is no JSON, not COCO's, or has other keypoints.
     """
-    content = read_user_json(file)
-    for key in ("images", "annotations", "categories"):
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-            raise InputError(f"is not in COCO's format: no list {key!r} of objects", file=file)
+    content = read_content(file)
     categories = _categories(content["categories"], num_joints, file)
-    images: dict[int, Mapping[str, Any]] = {}
-    for place, image in enumerate(content["images"]):
-        at = _At(file, f"images.{place}", image)
-        number = at.whole("id")
-        if number in images:
-            raise InputError("is the id of two images", key=f"{at.key}.id", value=number, file=file)
-        size = {"height": at.whole("height", least=1), "width": at.whole("width", least=1)}
-        images[number] = {"file_name": at.text("file_name"), **size}
-    entries = [
-        _At(file, f"annotations.{place}", entry)
-        for place, entry in enumerate(content["annotations"])
-    ]
+    images = read_images(content, file)
     annotations = [
         _annotation(at, images, num_joints)
-        for at in entries
+        for at in entries(content, "annotations", file)
         if at.whole("category_id") in categories
     ]
     return CocoFile(file, images, annotations, categories)
@@ -304,7 +278,7 @@ def read_boxes(file: Path, coco: CocoFile, num_joints: int, padding: float) -> l
         raise InputError("is not in COCO's results format: a list of objects", file=file)
     by_image = defaultdict(list)
     for place, entry in enumerate(content):
-        at = _At(file, str(place), entry)
+        at = At(file, str(place), entry)
         image, category = at.image(coco.images), at.whole("category_id")
         box, score = at.numbers("bbox", 4), at.number("score")
         if category in coco.categories and score > 0 and min(box[2:]) > 0:
@@ -331,7 +305,7 @@ def _categories(
     if not labelled:
         raise InputError("no category has keypoints", key="categories", file=file)
     found = {
-        _At(file, "categories", entry).whole("id"): str(entry.get("name"))
+        At(file, "categories", entry).whole("id"): str(entry.get("name"))
         for entry in labelled
         if len(entry["keypoints"]) in (0, num_joints)
     }
@@ -342,7 +316,7 @@ def _categories(
     return found
 
 
-def _annotation(at: "_At", images: Mapping[int, Any], num_joints: int) -> dict[str, Any]:
+def _annotation(at: At, images: Mapping[int, Any], num_joints: int) -> dict[str, Any]:
     """What is used of a person's entry, checked; area and num_keypoints filled in."""
     image, box = at.image(images), at.numbers("bbox", 4)
     joints = at.numbers("keypoints", 3 * num_joints)
@@ -362,9 +336,7 @@ def _coco_sources(
 ) -> dict[int | str, Source]:
     used = {person.image for person in people}
     return {
-        number: Source(
-            folder, image["file_name"], (image["height"], image["width"]), as_stored=True
-        )
+        number: image_source(folder, image)
         for number, image in coco.images.items()
         if number in used
     }
@@ -399,16 +371,16 @@ def _check_normalisers(people: Sequence[Person], joints: JointSet, file: Path) -
 
 def _mpii_splits(root: Path, data: MpiiPose) -> dict[str, Split]:
     folder = open_folder(root, data.images, key="data.images")
-    file = _find(root, data.train_annotations, key="data.train_annotations")
+    file = find(root, data.train_annotations, key="data.train_annotations")
     train = [p for p in read_mpii(file) if num_labelled(p.joints) and min(p.extent) > 0]
     if not train:
         raise InputError("has no person with a labelled joint", file=file)
-    file = _find(root, data.val_annotations, key="data.val_annotations")
+    file = find(root, data.val_annotations, key="data.val_annotations")
     val = read_mpii(file)
     for place, person in enumerate(val):
         if min(person.extent) <= 0:
             raise InputError("must be above 0", key=f"{place}.scale", file=file)
-    truth = _find(root, data.val_truth, key="data.val_truth")
+    truth = find(root, data.val_truth, key="data.val_truth")
     joints, heads = read_mpii_truth(truth, len(val))
     val = [replace(p, joints=one.flatten()) for p, one in zip(val, joints, strict=True)]
     return {
@@ -434,10 +406,10 @@ def read_mpii(file: Path) -> list[Person]:
         raise InputError("is not in MPII's format: a list of objects", file=file)
     if not content:
         raise InputError("has no person", file=file)
-    return [_mpii_person(_At(file, str(place), entry)) for place, entry in enumerate(content)]
+    return [_mpii_person(At(file, str(place), entry)) for place, entry in enumerate(content)]
 
 
-def _mpii_person(at: "_At") -> Person:
+def _mpii_person(at: At) -> Person:
     x, y = at.numbers("center", 2)
     scale, count = at.number("scale"), len(MPII.names)
     places, labelled = at.pairs("joints", count), at.numbers("joints_vis", count)
@@ -483,76 +455,3 @@ def read_mpii_truth(file: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     if not (heads > 0).all():
         raise InputError("a head has no size", key="headboxes_src", file=file)
     return np.concatenate([places, labelled[..., None]], axis=-1), heads
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def _find(root: Path, name: str, *, key: str) -> Path:
-    if not (root / name).is_file():
-        raise InputError(f"there is no such file in {root}", key=key, value=name)
-    return root / name
-
-
-@dataclass(frozen=True)
-class _At:
-    """An entry of a JSON file whose values are asked for by name and kind.
-
-    Args:
-        file: Where it is.
-        key: Its dotted path in there.
-        entry: Its values.
-    """
-
-    file: Path
-    key: str
-    entry: Mapping[str, Any]
-
-    def number(self, name: str, *, default: float | None = None) -> float:
-        value = self.entry.get(name, default)
-        if not is_number(value):
-            raise self.wrong(name, "must be a number")
-        return float(value)
-
-    def whole(self, name: str, *, default: int | None = None, least: int | None = None) -> int:
-        value = self.entry.get(name, default)
-        if not is_number(value) or value != int(value):
-            raise self.wrong(name, "must be a whole number")
-        if abs(value) > LARGEST:
-            raise self.wrong(name, "must be a number of 64 bits")
-        if least is not None and value < least:
-            raise self.wrong(name, f"must be {least} or more")
-        return int(value)
-
-    def text(self, name: str) -> str:
-        value = self.entry.get(name)
-        if not isinstance(value, str) or not value:
-            raise self.wrong(name, "must be a name")
-        if UNNAMEABLE.search(value):
-            raise self.wrong(name, "must be a name that a file can have")
-        return value
-
-    def numbers(self, name: str, count: int) -> list[float]:
-        value = self.entry.get(name)
-        if not isinstance(value, list) or len(value) != count or not all(map(is_number, value)):
-            raise self.wrong(name, f"must be a list of {count} numbers")
-        return [float(number) for number in value]
-
-    def pairs(self, name: str, count: int) -> list[list[float]]:
-        value = self.entry.get(name)
-        if not isinstance(value, list) or len(value) != count:
-            raise self.wrong(name, f"must be a list of {count} pairs")
-        inside = _At(self.file, f"{self.key}.{name}", {str(i): v for i, v in enumerate(value)})
-        return [inside.numbers(str(place), 2) for place in range(count)]
-
-    def image(self, images: Mapping[int, Any]) -> int:
-        number = self.whole("image_id")
-        if number not in images:
-            raise self.wrong("image_id", "is not the id of an image")
-        return number
-
-    def wrong(self, name: str, rule: str) -> InputError:
-        if name not in self.entry:
-            return InputError("is missing", key=f"{self.key}.{name}", file=self.file)
-        value = self.entry[name]
-        return InputError(rule, key=f"{self.key}.{name}", value=value, file=self.file)

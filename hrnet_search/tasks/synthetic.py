@@ -41,7 +41,7 @@ def _draw(data: SyntheticPose, progress: Progress, writer: Writer) -> None:
         progress(done, total)
 
     for split, count in (("train", data.num_train), ("val", data.num_val)):
-        seed = _split_seed(data.seed, split)
+        seed = split_seed(data.seed, split)
         samples = synthetic_pose.generate(num=count, size=data.size, seed=seed, progress=advance)
         _write(writer, split, samples)
         if split == "val":
@@ -98,6 +98,6 @@ def _annotation(samples: PoseSamples, place: int) -> dict[str, Any]:
     }
 
 
-def _split_seed(seed: int, split: str) -> int:
+def split_seed(seed: int, split: str) -> int:
     """Seeds of the two splits never meet, whatever the study's seed."""
     return 2 * seed + (split == "val")
