@@ -66,6 +66,18 @@ METRICS: dict[str, Metric] = {
         Metric("metrics.miou", "mIoU", "", "maximize", 100, 1),
         Metric("metrics.pixel_accuracy", "Pixel accuracy", "", "maximize", 100, 1),
         Metric("metrics.class_accuracy", "Mean class accuracy", "", "maximize", 100, 1),
+        Metric("metrics.box_ap", "Box AP", "", "maximize", 100, 1),
+        Metric("metrics.box_ap50", "Box AP50", "", "maximize", 100, 1),
+        Metric("metrics.box_ap75", "Box AP75", "", "maximize", 100, 1),
+        Metric("metrics.box_aps", "Box APS", "", "maximize", 100, 1),
+        Metric("metrics.box_apm", "Box APM", "", "maximize", 100, 1),
+        Metric("metrics.box_apl", "Box APL", "", "maximize", 100, 1),
+        Metric("metrics.mask_ap", "Mask AP", "", "maximize", 100, 1),
+        Metric("metrics.mask_ap50", "Mask AP50", "", "maximize", 100, 1),
+        Metric("metrics.mask_ap75", "Mask AP75", "", "maximize", 100, 1),
+        Metric("metrics.mask_aps", "Mask APS", "", "maximize", 100, 1),
+        Metric("metrics.mask_apm", "Mask APM", "", "maximize", 100, 1),
+        Metric("metrics.mask_apl", "Mask APL", "", "maximize", 100, 1),
         Metric("metrics.top1", "Top-1", "", "maximize", 100, 1),
         Metric("metrics.top5", "Top-5", "", "maximize", 100, 1),
         Metric("profile.params", "Params", "M", "minimize", 1e-6),
@@ -79,6 +91,10 @@ METRICS: dict[str, Metric] = {
         Metric("profile.latency", "Latency", "ms, batch 1, 1 thread", "minimize", 1e3),
     )
 }
+
+
+# Of each class, by kind of task: its key in a trial's classes.json.
+CLASS_FIGURES: Mapping[str, str] = {"segmentation": "iou", "detection": "ap"}
 
 
 def count(number: int, noun: str) -> str:
@@ -150,7 +166,8 @@ class Result:
         started: Start in ISO 8601, UTC.
         environment: Host, CPU, threads, precision, memory format, package versions.
         error: None, or type, message and traceback of the failure.
-        classes: Segmentation: class -> final intersection over union, a fraction.
+        classes: Class -> its final intersection over union (segmentation) or box AP (detection,
+            classes with objects), fractions.
     """
 
     study: str

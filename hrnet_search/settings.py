@@ -1,15 +1,20 @@
 """The sections of a study file that say what is trained, on what, and how."""
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from .errors import InputError, nearest_name
+from .frameworks import FRAMEWORKS, DetectorSpec
 from .joints import COCO, MPII, JointSet
-from .labels import LABEL_SETS
+from .labels import LABEL_SETS, SYNTHETIC_CLASSES, VOC_CLASSES
 from .space import Strict
 
 JOINT_SCORE = 0.2  # official `TEST.IN_VIS_THRE`
+PADDED = 32  # pixels: sides of a detector's images are multiples (section 6; mmdetection)
+BOX_METRICS = ("box_ap", "box_ap50", "box_ap75", "box_aps", "box_apm", "box_apl")
+MASK_METRICS = ("mask_ap", "mask_ap50", "mask_ap75", "mask_aps", "mask_apm", "mask_apl")
 MIN_INPUT = 32  # pixels: stride of the fourth branch (section 3.1); more branches want more
 
 
@@ -215,6 +220,132 @@ class ClassificationTask(Strict):
     @property
     def metrics(self) -> tuple[str, ...]:
         return ("metrics.top1", "metrics.top5")
+
+
+class DetectionAugmentation(Strict):
+    """How training images vary; the default is the paper's (section 6)."""
+
+    flip: Share = Field(default=0.5, description="Share of images that are mirrored.")
+    short_edges: list[Pixels] = Field(
+        default=[],
+        max_length=2,
+        description="[least, largest] short edge, uniform, for training at several scales; none: "
+        "data.image_size.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "DetectionAugmentation":
+        if len(self.short_edges) == 1 or self.short_edges != sorted(self.short_edges):
+            rule = "must be [least, largest], or [] for none"
+            raise InputError(rule, key="short_edges", value=self.short_edges)
+        return self
+
+
+class DetectionTest(Strict):
+    """How a trained detector is tested; the defaults are the paper's (section 6)."""
+
+    score: Share = Field(default=0.05, description="Least score of what is found.")
+    nms: float = Field(
+        default=0.5, gt=0, le=1, description="Of two boxes that overlap by more one is kept."
+    )
+    detections: int = Field(default=100, ge=1, description="Most objects of an image.")
+
+
+class DetectionTask(Strict):
+    """Object detection, and with some frameworks instance segmentation, on HRNetV2p."""
+
+    kind: Literal["detection"]
+    framework: Literal[
+        "faster_rcnn",
+        "cascade_rcnn",
+        "mask_rcnn",
+        "cascade_mask_rcnn",
+        "htc",
+        "fcos",
+        "centernet",
+        "retinanet",
+    ] = Field(default="faster_rcnn", description="What stands on the pyramid.")
+    channels: int = Field(default=256, ge=8, description="Channels of each map of the pyramid.")
+    hidden: int = Field(
+        default=1024, ge=8, description="Width of the layers that classify a region."
+    )
+    anchor_scale: float = Field(
+        default=8.0,
+        gt=0,
+        description="Side of an anchor in strides of its map; half of that in retinanet.",
+    )
+    anchor_ratios: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        default=[0.5, 1.0, 2.0], description="Height over width of the anchors."
+    )
+    rpn_samples: int = Field(
+        default=256, ge=2, description="Anchors of an image that the proposals' loss is of."
+    )
+    roi_samples: int = Field(
+        default=512, ge=2, description="Proposals of an image that each stage learns from."
+    )
+    train_proposals: int = Field(
+        default=2000, ge=1, description="Proposals kept of an image in training."
+    )
+    test_proposals: int = Field(default=1000, ge=1, description="Proposals kept in a test.")
+    norm_on_bbox: bool = Field(
+        default=False,
+        description="fcos: learn distances in strides of the map by GIoU, not exponentials by IoU.",
+    )
+    centerness_on_box: bool = Field(
+        default=False, description="fcos: read centre-ness from the boxes' tower."
+    )
+    semantic: bool = Field(
+        default=True, description="htc: a branch that segments the whole image as well."
+    )
+    norm_eval: bool = Field(
+        default=False,
+        description="Keep the statistics of the backbone's BatchNorm as they are (the paper's, "
+        "with pretrained weights).",
+    )
+    frozen_stages: int = Field(
+        default=0,
+        ge=0,
+        description="Backbone parts that do not learn: 1 is the stem with stage 1, 2 stage 2 too.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Keep less for the backward pass and compute it again; needs norm_eval.",
+    )
+    augmentation: DetectionAugmentation = DetectionAugmentation()
+    test: DetectionTest = DetectionTest()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DetectionTask":
+        if self.gradient_checkpointing and not self.norm_eval:
+            rule = "needs norm_eval, as statistics would be taken twice"
+            raise InputError(rule, key="gradient_checkpointing", value=True)
+        for key, name in (
+            ("norm_on_bbox", "fcos"),
+            ("centerness_on_box", "fcos"),
+            ("semantic", "htc"),
+        ):
+            default = DetectionTask.model_fields[key].default
+            if self.framework != name and getattr(self, key) != default:
+                rule = f"is for framework {name}"
+                raise InputError(rule, key=key, value=getattr(self, key))
+        return self
+
+    @property
+    def head(self) -> str:
+        return FRAMEWORKS[self.framework].head
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        names = [*BOX_METRICS, *(MASK_METRICS if FRAMEWORKS[self.framework].masks else ())]
+        return tuple(f"metrics.{name}" for name in names)
+
+    def detector(self, num_classes: int) -> DetectorSpec:
+        """The detector without its backbone."""
+        shared = {field.name for field in dataclasses.fields(DetectorSpec)}
+        values = {key: value for key, value in self if key in shared}
+        test = {key: value for key, value in self.test if key in shared}
+        ratios = tuple(self.anchor_ratios)
+        return DetectorSpec(**{**values, **test, "anchor_ratios": ratios}, num_classes=num_classes)
 
 
 class Files(Strict):
@@ -476,6 +607,69 @@ class ImageFolders(Files):
         return self.input_size[0], self.input_size[1]
 
 
+class Objects(Strict):
+    """What all detection data has in common."""
+
+    image_size: Size = Field(
+        description="[short, long] edge: images are scaled, their shape kept, until one is met.",
+    )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of a full image lying down, padded to a multiple of `PADDED`."""
+        short, long = sorted(self.image_size)
+        return -(-short // PADDED) * PADDED, -(-long // PADDED) * PADDED
+
+
+class SyntheticDetection(Objects):
+    """Drawn objects of several classes and sizes, made from a seed on this machine."""
+
+    kind: Literal["synthetic_detection"]
+    num_train: int = Field(ge=1, description="Training images.")
+    num_val: int = Field(ge=1, description="Validation images.")
+    seed: int = Field(default=0, ge=0, description="Seed of the pictures.")
+
+    @property
+    def num_outputs(self) -> int:
+        return len(SYNTHETIC_CLASSES)
+
+
+class CocoDetection(Objects, Files):
+    """COCO's instances, or any data in COCO's format."""
+
+    kind: Literal["coco_detection"]
+    train_annotations: str = Field(
+        default="annotations/instances_train2017.json", description="COCO JSON file."
+    )
+    train_images: str = Field(default="train2017", description="Folder, or .zip, of images.")
+    val_annotations: str = Field(
+        default="annotations/instances_val2017.json", description="COCO JSON file."
+    )
+    val_images: str = Field(default="val2017", description="Folder, or .zip, of images.")
+    num_classes: int = Field(default=80, ge=1, description="Categories of the annotations.")
+    use_empty: bool = Field(default=False, description="Train on images without objects, too.")
+
+    @property
+    def num_outputs(self) -> int:
+        return self.num_classes
+
+
+class VocDetection(Objects, Files):
+    """Pascal VOC's folders: JPEGImages, Annotations, ImageSets/Main."""
+
+    kind: Literal["voc_detection"]
+    train_set: str = Field(default="train", description="Name of a list in ImageSets/Main.")
+    val_set: str = Field(default="val", description="Name of a list in ImageSets/Main.")
+    class_names: Annotated[list[str], Field(min_length=1)] = Field(
+        default=list(VOC_CLASSES), description="Names in the annotations."
+    )
+    use_empty: bool = Field(default=False, description="Train on images without objects, too.")
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.class_names)
+
+
 class Train(Strict):
     """How each network is trained."""
 
@@ -576,13 +770,25 @@ class Train(Strict):
         return self.steps or -(-(self.epochs or 0) * num_train // self.batch_size)
 
 
-Task = Annotated[PoseTask | SegmentationTask | ClassificationTask, Field(discriminator="kind")]
+Task = Annotated[
+    PoseTask | SegmentationTask | DetectionTask | ClassificationTask,
+    Field(discriminator="kind"),
+]
 Data = Annotated[
-    SyntheticPose | CocoPose | MpiiPose | SegmentationFolder | SegmentationList | ImageFolders,
+    SyntheticPose
+    | CocoPose
+    | MpiiPose
+    | SegmentationFolder
+    | SegmentationList
+    | SyntheticDetection
+    | CocoDetection
+    | VocDetection
+    | ImageFolders,
     Field(discriminator="kind"),
 ]
 DATA_KINDS: dict[str, tuple[str, ...]] = {  # of each kind of task
     "pose": ("synthetic_pose", "coco_pose", "mpii_pose"),
     "segmentation": ("segmentation_folder", "segmentation_list"),
+    "detection": ("synthetic_detection", "coco_detection", "voc_detection"),
     "classification": ("image_folders",),
 }

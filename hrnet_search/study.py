@@ -19,6 +19,7 @@ from .blueprint import canonical, check_input
 from .cost import Cost, cost
 from .errors import InputError, nearest_name
 from .files import write_json
+from .frameworks import DetectorSpec
 from .paper import TABLES
 from .reading import (
     PATHS,
@@ -35,7 +36,9 @@ from .rivals import RIVAL_KNOB, RIVALS, Rival
 from .settings import (
     DATA_KINDS,
     Data,
+    DetectionTask,
     Labelled,
+    Objects,
     People,
     PoseTask,
     SegmentationTask,
@@ -141,6 +144,32 @@ class Study(Strict):
                 rule = f"cannot be more than the {len(joints.names)} joints"
                 raise InputError(rule, key="task.ohkm_joints", value=self.task.ohkm_joints)
 
+        if isinstance(self.task, DetectionTask):
+            self._check_detection(self.task)
+
+    def _check_detection(self, task: DetectionTask) -> None:
+        detector = task.detector(self.num_outputs)
+        if detector.masks and self.data.kind == "voc_detection":
+            rule = "learns masks, which Pascal VOC does not have"
+            raise InputError(rule, key="task.framework", value=task.framework)
+        stages = [self.space.arch(params) for params in self._grid]
+        fewest = min(len(spec.stages) for spec in stages) + 1  # stage 1 is not in the list
+        if task.frozen_stages > fewest:
+            rule = f"cannot be more than the {fewest} stages of a network of the space"
+            raise InputError(rule, key="task.frozen_stages", value=task.frozen_stages)
+        if self.rivals:
+            self._check_detection_rivals(task)
+
+    def _check_detection_rivals(self, task: DetectionTask) -> None:
+        wrong = {
+            "gradient_checkpointing": task.gradient_checkpointing,
+            "framework": task.framework == "centernet",
+        }
+        for key, is_wrong in wrong.items():
+            if is_wrong:
+                rule = "is for HRNets alone; leave the rivals out"
+                raise InputError(rule, key=f"task.{key}", value=getattr(task, key))
+
     def _check_objectives(self) -> None:
         costs = [key for key in METRICS if key.startswith("profile.")]
         for place, (key, valid) in enumerate(
@@ -156,6 +185,8 @@ class Study(Strict):
             if self.rivals and key in ONLY_OF_SPECS:
                 rule = "is not known of rivals; choose another cost, or leave the rivals out"
                 raise InputError(rule, key=f"objectives.{place}", value=key)
+            if self.detector and key in ONLY_OF_SPECS:
+                raise InputError("is not known of detectors", key=f"objectives.{place}", value=key)
 
     def _check_sizes(self) -> None:
         views = list(self._views())
@@ -173,6 +204,10 @@ class Study(Strict):
 
         Whole images are as large as they are: `Task.check` looks at them.
         """
+        if isinstance(self.task, DetectionTask):
+            assert isinstance(self.data, Objects)
+            yield "data.image_size", self.data.image_size, 1, self.input_size
+            return
         if not isinstance(self.task, SegmentationTask):
             yield "data.input_size", list(self.input_size), 1, self.input_size
             return
@@ -234,7 +269,7 @@ class Study(Strict):
         return cost(
             self.space.arch(params),
             head=self.task.head,
-            num_outputs=self.num_outputs,
+            num_outputs=self.head_outputs,
             input_size=self.input_size,
         )
 
@@ -267,6 +302,18 @@ class Study(Strict):
     def num_outputs(self) -> int:
         """Joints or classes."""
         return self.data.num_outputs
+
+    @property
+    def head_outputs(self) -> int:
+        """What the representation head puts out: joints, classes, or a pyramid's channels."""
+        task = self.task
+        return task.channels if isinstance(task, DetectionTask) else self.num_outputs
+
+    @property
+    def detector(self) -> DetectorSpec | None:
+        """What stands on the pyramid, if objects are to be found."""
+        task = self.task
+        return task.detector(self.num_outputs) if isinstance(task, DetectionTask) else None
 
     @property
     def input_size(self) -> tuple[int, int]:

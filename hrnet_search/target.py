@@ -71,7 +71,7 @@ def _from_yaml(path: Path, task: str | None) -> Target:
     if isinstance(loaded, Study):
         if task is not None:
             raise InputError("is for spaces; a study has its own", key="--task", value=task)
-        setting = (loaded.task.head, loaded.num_outputs, loaded.input_size)
+        setting = (loaded.task.head, loaded.head_outputs, loaded.input_size)
         return Target(str(path), loaded.space, setting)
     task = task or DEFAULT_TASK
     return Target(str(path), loaded.for_task(task), TASK_SETTINGS[task])

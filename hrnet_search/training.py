@@ -79,6 +79,11 @@ class Hardware:
         channels_last = self.memory_format == "channels_last"
         return torch.channels_last if channels_last else torch.contiguous_format
 
+    def take(self, images: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """What a network is called with, brought to the device: images (B, 3, H, W) first."""
+        moved = images.to(self.device, memory_format=self.layout, non_blocking=True)
+        return moved, *(other.to(self.device, non_blocking=True) for other in others)
+
     def autocast(self) -> torch.autocast:
         half = HALVES.get(self.precision)
         return torch.autocast(self.device, half or torch.bfloat16, enabled=half is not None)
@@ -178,9 +183,9 @@ def train(
         state.load(content, rank)
     every = steps_unseen(settings, hardware)
     data = batches(task, settings, seed=seed, steps=range(state.step, total), part=part)
-    for images, target in data:
+    for inputs, target in data:
         state.step += 1
-        state.watch.add(update(state, task, images, target))
+        state.watch.add(update(state, task, inputs, target))
         evaluated = state.step in points
         reported = evaluated or state.step % interval == 0
         if not (reported or state.step % every == 0):
@@ -204,10 +209,10 @@ def steps_unseen(settings: Train, hardware: Hardware) -> int:
     return LOOK if hardware.device == "cuda" and settings.checkpoint_minutes > 0 else 1
 
 
-def update(state: "State", task: Task, images: Tensor, target: Any) -> Tensor:
+def update(state: "State", task: Task, inputs: Any, target: Any) -> Tensor:
     """One step of the optimiser on one batch; its loss, still on the device."""
     settings, hardware = state.settings, state.hardware
-    images = images.to(hardware.device, memory_format=hardware.layout, non_blocking=True)
+    inputs = hardware.take(*inputs) if isinstance(inputs, tuple | list) else hardware.take(inputs)
     target = _each(lambda t: t.to(hardware.device, non_blocking=True), target)
     state.shared.train()
     state.optimizer.zero_grad()
@@ -216,7 +221,7 @@ def update(state: "State", task: Task, images: Tensor, target: Any) -> Tensor:
         piece = _cut(place, settings.accumulate)
         with state.exchange(place == settings.accumulate - 1):
             with hardware.autocast():
-                output = state.shared(piece(images))
+                output = state.shared(*_each(piece, inputs))
             loss = task.loss(_each(Tensor.float, output), _each(piece, target))
             loss = loss / settings.accumulate
             state.scaler.scale(loss).backward()
@@ -238,9 +243,9 @@ def evaluate(
     """Metrics of `model` on the validation data; predictions go to the folder `out`."""
     model.eval()
 
-    def predict(images: Tensor) -> Any:
+    def predict(*inputs: Tensor) -> Any:
         with torch.inference_mode(), hardware.autocast():
-            return model(images.to(hardware.device, memory_format=hardware.layout))
+            return model(*hardware.take(*inputs))
 
     return task.evaluate(predict, out=out)
 
@@ -292,7 +297,9 @@ def _cut(place: int, parts: int) -> Callable[[Tensor], Tensor]:
 
 
 def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """`change` applied to a tensor, or to all of a tuple (which a loader may make a list)."""
+    """`change` applied to a tensor, or to all in a dict or tuple (a loader may make it a list)."""
+    if isinstance(value, dict):
+        return {name: _each(change, part) for name, part in value.items()}
     if isinstance(value, tuple | list):
         return tuple(_each(change, part) for part in value)
     return change(value)

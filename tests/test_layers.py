@@ -15,14 +15,17 @@ PACKAGE = Path(hrnet_search.__file__).parent
 
 # A module imports from its own layer and from earlier ones.
 LAYERS = (
-    ("errors", "files", "arch", "blueprint", "presets", "cost", "rivals", "paper"),
+    (
+        *("errors", "files", "arch", "blueprint", "presets", "cost", "rivals", "frameworks"),
+        "paper",
+    ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
         *("result", "stats"),
     ),
     (
-        *("model", "baselines", "weights", "keypoints", "drawing", "profiling", "costtables"),
-        *("tasks", "training", "predict"),
+        *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
+        *("drawing", "profiling", "costtables", "tasks", "training", "predict"),
     ),
     ("search",),
     ("report",),
@@ -34,8 +37,11 @@ HOMES = {
     "torch": (
         "model",
         "baselines",
+        "detectors",
         "weights",
+        "networks",
         "keypoints",
+        "objects",
         "profiling",
         "costtables",
         "tasks",
@@ -45,7 +51,7 @@ HOMES = {
         "search.engine",
         "export",
     ),
-    "torchvision": ("baselines", "tasks"),
+    "torchvision": ("baselines", "detectors", "tasks"),
     "timm": ("baselines",),
     "segmentation_models_pytorch": ("baselines",),
     "fvcore": ("profiling",),
@@ -63,7 +69,7 @@ HOMES = {
     "yaml": ("reading", "study", "search.ledger"),
     "rich": ("search", "cli"),
     "scipy": ("stats", "tasks"),
-    "PIL": ("views", "keypoints", "drawing", "tasks", "predict", "export"),
+    "PIL": ("views", "keypoints", "objects", "drawing", "tasks", "predict", "export"),
     "safetensors": ("weights", "search.trial", "export"),
     "platformdirs": ("tasks.cache",),
     "numpy": ("stats", "tasks", "search", "report", "export"),
@@ -133,7 +139,11 @@ def test_the_walk_sees_every_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["arch", "blueprint", "cost", "errors", "joints", "labels", "presets", "rivals"]
+    "module",
+    [
+        *("arch", "blueprint", "cost", "errors", "frameworks", "joints", "labels", "presets"),
+        "rivals",
+    ],
 )
 def test_plain_data_imports_the_standard_library_alone(module: str) -> None:
     outside = {
@@ -156,7 +166,12 @@ def test_model_imports_torch_arch_and_itself_alone() -> None:
 
 @pytest.mark.parametrize(
     ("module", "allowed"),
-    [("views", {"PIL"}), ("drawing", {"PIL"}), ("keypoints", {"PIL", "torch"})],
+    [
+        ("views", {"PIL"}),
+        ("drawing", {"PIL"}),
+        ("keypoints", {"PIL", "torch"}),
+        ("objects", {"PIL", "torch", "hrnet_search"}),  # modules that are copied too
+    ],
 )
 def test_what_stands_around_an_exported_network_imports_no_more_than_it_says(
     module: str, allowed: set[str]
@@ -165,7 +180,10 @@ def test_what_stands_around_an_exported_network_imports_no_more_than_it_says(
     assert tops - sys.stdlib_module_names == allowed
 
 
-COPIED = ("arch", "blueprint", "errors", "model", "views", "drawing", "keypoints")
+COPIED = (
+    *("arch", "blueprint", "errors", "frameworks", "model", "detectors", "views", "drawing"),
+    *("keypoints", "objects"),
+)
 
 
 @pytest.mark.parametrize("module", COPIED)

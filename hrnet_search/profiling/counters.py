@@ -134,10 +134,15 @@ def count_flop_counter(net: nn.Module, input_size: Size) -> Count:
     counter, watch = FlopCounterMode(display=False), _Watch()
     with torch.no_grad(), counter, watch, torch.device("meta"):
         meta_copy(net)(image(input_size))
-    flops = counter.get_flop_counts().get("Global", {})
-    shares = {_packet_name(op): count // 2 for op, count in flops.items()}
+    shares = macs_by_operator(counter)
     tool = f"torch {torch.__version__}, flop_counter"
     return Count(tool, _whole(shares), watch.without(flop_registry))
+
+
+def macs_by_operator(counter: Any) -> dict[str, int]:
+    """Multiply-adds that a `FlopCounterMode` of torch has seen."""
+    flops = counter.get_flop_counts().get("Global", {})
+    return {_packet_name(op): count // 2 for op, count in flops.items()}
 
 
 def count_ptflops_aten(net: nn.Module, input_size: Size) -> Count:

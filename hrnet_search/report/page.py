@@ -93,6 +93,7 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
         "command": run.environment.get("command") or "hrnet-search run study.yaml",
         "given_command": "command" in run.environment,
         "winner": _winner_commands(run, out),
+        "classes_title": tables.CLASS_TITLES.get(run.study.task.kind, ""),
     }
 
 

@@ -4,7 +4,9 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
+from ..frameworks import FRAMEWORKS
 from ..result import count, metric
+from ..settings import SyntheticDetection, SyntheticPose
 from ..stats import Verdict, mean_and_deviation
 from ..study import Study
 from .frame import Arm, Run, paper_table
@@ -13,6 +15,7 @@ from .tables import TIMES, compare_arms, interval, pairs_data, signed, with_devi
 TASKS = {  # kind -> what a reader calls it
     "pose": "pose estimation",
     "segmentation": "semantic segmentation",
+    "detection": "object detection",
     "classification": "image classification",
 }
 DATA = {
@@ -20,7 +23,13 @@ DATA = {
     "mpii_pose": "people of MPII",
     "segmentation_folder": "labelled images",
     "segmentation_list": "labelled images",
+    "coco_detection": "objects in COCO's format",
+    "voc_detection": "objects in Pascal VOC's format",
     "image_folders": "images in a folder per class",
+}
+DRAWN = {  # by the package: what, and how they are shown
+    "synthetic_pose": "computer-drawn people of",
+    "synthetic_detection": "computer-drawn scenes of objects, of at most",
 }
 
 
@@ -41,10 +50,12 @@ def data_words(study: Study) -> str:
     """What the study trains and measures on."""
     height, width = study.input_size
     size = f"{height} {TIMES} {width} pixels (height {TIMES} width)"
-    if study.data.kind == "synthetic_pose":
-        train, val = study.data.num_train, study.data.num_val
-        return f"{train} computer-drawn people of {size}, with {val} more for validation"
-    return f"{DATA[study.data.kind]} in {Path(study.data.root).name}, in crops of {size}"
+    data = study.data
+    if isinstance(data, SyntheticPose | SyntheticDetection):
+        drawn = f"{data.num_train} {DRAWN[data.kind]} {size}"
+        return f"{drawn}, with {data.num_val} more for validation"
+    shown = "in images of at most" if study.task.kind == "detection" else "in crops of"
+    return f"{DATA[data.kind]} in {Path(data.root).name}, {shown} {size}"
 
 
 def _what(run: Run) -> str:
@@ -53,7 +64,9 @@ def _what(run: Run) -> str:
     length = f"{train.steps} steps" if train.steps else count(train.epochs or 0, "epoch")
     steps = f"{length} with {train.batch_size} images per step"
     networks = count(len(run.arms), "network")
-    return f"{networks} for {TASKS[study.task.kind]}, trained for {steps} on {data_words(study)}."
+    by = f" by {FRAMEWORKS[study.detector.framework].title}" if study.detector else ""
+    what = f"{networks} for {TASKS[study.task.kind]}{by}"
+    return f"{what}, trained for {steps} on {data_words(study)}."
 
 
 def _how_often(run: Run) -> str:

@@ -178,13 +178,21 @@ def _cell_or_cost(arm: Arm, shown: Metric) -> str:
     return next((shown.show(value) for value in arm.values(shown.key).values()), NONE)
 
 
+CLASS_NOTES = {"segmentation": "IoU", "detection": "box AP"}
+CLASS_TITLES = {
+    "segmentation": "Intersection over union of each class",
+    "detection": "Box AP of each class",
+}
+
+
 def classes_table(run: Run) -> TextTable:
-    """Segmentation: each class's intersection over union, mean over seeds."""
+    """Each class's intersection over union, or box AP, mean over seeds."""
     arms = [(arm, [r.classes for r in arm.results if r.classes]) for arm in run.arms]
     measured = [(arm, found) for arm, found in arms if found]
     names = list(measured[0][1][0]) if measured else []
-    columns = [Column("Class"), *(Column(arm.name, "number", "IoU") for arm, _ in measured)]
-    shown = METRICS["metrics.miou"]
+    note = CLASS_NOTES.get(run.study.task.kind, "")
+    columns = [Column("Class"), *(Column(arm.name, "number", note) for arm, _ in measured)]
+    shown = METRICS["metrics.miou"]  # times 100, as an AP is shown
     rows = [
         [name, *(shown.show(fmean(found[name] for found in each)) for _, each in measured)]
         for name in names

@@ -189,14 +189,14 @@ def _check_networks(study: Study) -> None:
     Raises:
         InputError: It lacks a head for `head_lr`, or `pretrained` does not fit.
     """
-    from ..baselines import network
+    from ..networks import network
     from ..training import make_optimizer
 
     if not study.train.pretrained and study.train.head_lr == 1:
         return
     for params in study.arms():
         arch = study.network(params).to_dict()
-        net = network(arch, head=study.task.head, num_outputs=study.num_outputs)
+        net = network(study, arch)
         try:
             make_optimizer(net, study.train)
             if study.train.pretrained:
@@ -209,17 +209,13 @@ def _check_networks(study: Study) -> None:
 
 
 def _check_pretrained(net: Any, file: str) -> None:
-    from ..model import Network
-    from ..weights import load_weights
+    from ..networks import load_body
 
-    rule, nearest = "is for HRNets alone", None
-    if isinstance(net, Network):
-        try:
-            load_weights(net, file, parts="body")
-            return
-        except InputError as error:
-            rule, nearest = error.rule, error.nearest
-    raise InputError(rule, key="train.pretrained", value=file, nearest=nearest)
+    try:
+        load_body(net, file)
+    except InputError as error:
+        key = "train.pretrained"
+        raise InputError(error.rule, key=key, value=file, nearest=error.nearest) from None
 
 
 def _make_ready(ledger: Ledger, ready: Ready, jobs: int, command: str, console: Console) -> None:
@@ -262,8 +258,9 @@ def _profile(ledger: Ledger, console: Console) -> None:
     measure = functools.partial(
         profile,
         head=study.task.head,
-        num_outputs=study.num_outputs,
+        num_outputs=study.head_outputs,
         input_size=study.input_size,
+        detector=study.detector,
     )
     networks = {n.key: n for n in map(study.network, study.arms())}
     files = {key: ledger.folder / "profiles" / f"{key}.json" for key in networks}

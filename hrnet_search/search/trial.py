@@ -12,16 +12,14 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save
 
-from ..baselines import network
 from ..files import read_json, read_json_lines, write_atomic, write_json
-from ..model import init_weights
-from ..result import Result
+from ..networks import initialise, network
+from ..result import CLASS_FIGURES, Result
 from ..study import load_study
 from ..tasks import load_task
 from ..tasks.base import WHOLE, Part
 from ..tasks.cache import Prepared
 from ..training import Checkpoint, Hardware, identity, train
-from ..weights import load_weights
 
 Report = Callable[[dict[str, float]], None]
 
@@ -38,6 +36,7 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
     """
     torch.set_num_threads(1)
     job, environment = read_json(folder / "trial.json"), _environment(folder)
+    kind = load_study(folder.parents[1] / "study.yaml").task.kind
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     checkpoint = _checkpoint(folder)
     history = _cut_history(folder / "history.jsonl", checkpoint.step)
@@ -71,7 +70,7 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
         started=started,
         environment=environment,
         error=None if failure is None else describe(failure),
-        classes=_classes(folder) if failure is None else {},
+        classes=_classes(folder, kind) if failure is None else {},
     )
     if read_json(folder / "trial.json")["attempt"] == job["attempt"]:  # else superseded
         write_json(folder / "result.json", result.to_dict())
@@ -102,10 +101,8 @@ def _train(folder: Path, checkpoint: Checkpoint, report: Report, part: Part) -> 
     study = load_study(folder.parents[1] / "study.yaml")
     data = Prepared(Path(environment["data"]["folder"]), environment["data"]["checksum"])
     task = load_task(study, data)
-    model = network(job["arch"], head=task.head, num_outputs=task.num_outputs)
-    init_weights(model, seed=job["seed"])
-    if study.train.pretrained:
-        load_weights(model, study.train.pretrained, parts="body")
+    model = network(study, job["arch"])
+    initialise(model, seed=job["seed"], pretrained=study.train.pretrained)
     metrics = train(
         model,
         task,
@@ -123,13 +120,13 @@ def _train(folder: Path, checkpoint: Checkpoint, report: Report, part: Part) -> 
     return metrics
 
 
-def _classes(folder: Path) -> dict[str, float]:
-    """What a segmentation's last evaluation says of each class."""
-    file = folder / "classes.json"
-    if not file.exists():
+def _classes(folder: Path, kind: str) -> dict[str, float]:
+    """What the last evaluation says of each class, by the figure of the task's kind."""
+    file, figure = folder / "classes.json", CLASS_FIGURES.get(kind)
+    if figure is None or not file.exists():
         return {}
     found = read_json(file)
-    return dict(zip(found["class_names"], found["iou"], strict=True))
+    return dict(zip(found["class_names"], found[figure], strict=True))
 
 
 def _checkpoint(folder: Path) -> Checkpoint:

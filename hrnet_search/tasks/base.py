@@ -13,7 +13,7 @@ from torch import Tensor
 MEAN = torch.tensor([0.485, 0.456, 0.406]) * 255
 STD = torch.tensor([0.229, 0.224, 0.225]) * 255
 
-Predict = Callable[[Tensor], Any]  # images -> what the network puts out, on the CPU or not
+Predict = Callable[..., Any]  # what the network takes -> what it puts out, on the CPU or not
 Part = tuple[int, int]  # which of how many processes that share a batch
 WHOLE: Part = (0, 1)
 
@@ -22,8 +22,8 @@ class Task(Protocol):
     """Protocol of one task on one data set.
 
     Attributes:
-        head: Representation head, a key of `hrnet_search.model.HEADS`.
-        num_outputs: Channels the network puts out: joints or classes.
+        head: Representation head, a key of `blueprint.HEADS`.
+        num_outputs: Joints or classes.
         num_train: Training samples.
     """
 
@@ -36,8 +36,11 @@ class Task(Protocol):
     @property
     def num_train(self) -> int: ...
 
-    def batch(self, step: int, *, size: int, seed: int, part: Part = WHOLE) -> tuple[Tensor, Any]:
+    def batch(self, step: int, *, size: int, seed: int, part: Part = WHOLE) -> tuple[Any, Any]:
         """Training images (B, 3, H, W), normalised, and their targets: a pure function.
+
+        A detector computes its losses itself: in place of the images there is a tuple of all
+        that it is called with, images first.
 
         Args:
             step: Number of the batch, from 0.
