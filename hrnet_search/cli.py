@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import os
 import shlex
 import sys
@@ -65,12 +66,13 @@ examples:
   hrnet-search predict reports/smoke/winner photo.jpg --out predictions
   hrnet-search predict reports/camvid_fusion_ablation/winner data/camvid/val --out predictions
   hrnet-search predict reports/pose/winner crowd.jpg --boxes boxes.json --out predictions
+  hrnet-search predict reports/objects/winner street.jpg --score 0.5 --out predictions
 
 Writes NAME.png, the picture with what was found drawn on it, and NAME.json; of a segmentation
 also NAME_labels.png, the number of every pixel's class. For joints, boxes.json says where people
 are, [{"image": "crowd.jpg", "bbox": [x, y, width, height], "score": 0.9}, ...] in pixels ("score"
-may be left out); without --boxes every picture is one person. DIR may not be a folder that is
-read from.
+may be left out); without --boxes every picture is one person. Of objects NAME.json has all that
+are found, NAME.png those of at least the score. DIR may not be a folder that is read from.
 """
 
 TABLES_EPILOG = """\
@@ -177,6 +179,7 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _predict(options: argparse.Namespace, _: list[str]) -> int:
+    from .drawing import DRAWN_SCORE
     from .files import require_writable
     from .predict import check_out, find_images, open_winner, plan, predict, read_people
 
@@ -184,13 +187,17 @@ def _predict(options: argparse.Namespace, _: list[str]) -> int:
     if options.boxes and winner.task != "pose":
         rule = f"is for networks that find joints; this one is for {winner.task}"
         raise InputError(rule, key="--boxes", value=str(options.boxes))
+    if options.score is not None and winner.task != "detection":
+        rule = f"is for networks that find objects; this one is for {winner.task}"
+        raise InputError(rule, key="--score", value=options.score)
+    score = DRAWN_SCORE if options.score is None else options.score
     people = read_people(options.boxes) if options.boxes else None
     images = find_images(options.images, winner)
     check_out(options.out, winner, [*images, *([options.boxes] if options.boxes else [])])
     jobs = plan(images, people)
     require_writable(options.out, key="--out")
     with _bar("Predicting") as advance:
-        predict(winner, jobs, options.out, advance)
+        predict(winner, jobs, options.out, advance, score=score)
     print(f"Predictions: {options.out}  ({len(jobs)} {'images' if len(jobs) > 1 else 'image'})")
     return DONE
 
@@ -337,9 +344,10 @@ def _tables(options: argparse.Namespace, _: list[str]) -> int:
     names = options.tables or list(COSTS)
     tables = []
     with _bar("Counting") as advance:
-        for done, name in enumerate(names, start=1):
-            tables.append(cost_table(name))
-            advance(done, len(names))
+        rows = sum(len(COSTS[name].rows) for name in names if name in COSTS)
+        done = itertools.count(1)
+        for name in names:
+            tables.append(cost_table(name, lambda: advance(next(done), rows)))
     text = RENDERERS[options.format](tables)
     if options.out is None:
         print(text)
@@ -464,6 +472,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--boxes", type=Path, metavar="FILE", help="joints: where people are, as JSON"
     )
+    predict.add_argument(
+        "--score", type=_share, help="objects: least score of what is drawn (default: 0.3)"
+    )
     return parser
 
 
@@ -504,6 +515,16 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"{text!r}: must be HEIGHTxWIDTH, e.g. 256x192")
     return int(height), int(width)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # nor is NaN
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number from 0 to 1")
+    return value
 
 
 def _count(text: str) -> int:

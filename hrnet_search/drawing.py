@@ -1,4 +1,4 @@
-"""Predictions drawn onto pictures: people, classes of pixels, classes of the whole picture.
+"""Predictions drawn onto pictures: people, objects, classes of pixels, of the whole picture.
 
 Exported beside a trained network, so it imports Pillow and the standard library alone. Pixels
 count from 0, and pixel 0's centre is at 0. Every function returns a new picture; a small one is
@@ -6,15 +6,18 @@ first enlarged by a whole number, so that lines and text on it can be read.
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 Colour = tuple[int, int, int]
 Joint = Sequence[float]  # x, y in pixels of the picture, score
 Points = dict[int, tuple[float, float]]  # joints of one person, in pixels of the drawing
-Row = tuple[str, float, Colour]  # of a legend: name, share, colour
+Row = tuple[str, Colour]  # of a legend
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # Okabe and Ito's colours ("Color Universal Design", 2008), but black.
 OKABE_ITO: tuple[Colour, ...] = (
@@ -29,6 +32,8 @@ SMOOTH = 3  # lines are drawn so many times as large and reduced, which smooths 
 SMOOTHED_SIDE = 3000  # pixels; larger pictures need no smoothing, and much memory for it
 FAINT = 0.2  # as of 1, the height of a perfect peak, in the official code's person scores
 TINT = 0.55  # share of a class's colour in the tinted picture
+MASK_TINT = 0.45  # the same of an object's pixels
+DRAWN_SCORE = 0.3  # objects that a detector is less sure of are not drawn (mmdetection's demo)
 
 # What people see who lack the cones for green, and for red, in linear RGB: Machado et al., "A
 # Physiologically-based Model for Simulation of Color Vision Deficiency" (2009), severity 1.
@@ -170,6 +175,147 @@ def _side(name: str) -> Colour:
     return LEFT if "left" in lower else RIGHT if "right" in lower else MIDDLE
 
 
+# ------------------------------------------------------------------------------------- objects
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object as it is drawn.
+
+    Args:
+        box: In pixels of the drawing.
+        text: Its label.
+        colour: Of its class.
+    """
+
+    box: Box
+    text: str
+    colour: Colour
+
+    @property
+    def area(self) -> float:
+        left, top, right, bottom = self.box
+        return (right - left) * (bottom - top)
+
+
+def draw_objects(
+    picture: Image.Image,
+    boxes: Sequence[Sequence[float]],
+    labels: Sequence[int],
+    scores: Sequence[float],
+    names: Sequence[str],
+    masks: Iterable[Image.Image] | None = None,
+) -> Image.Image:
+    """The picture with a box, a label and perhaps a mask of each object, and a legend beside it.
+
+    A label for which there is no room beside those of surer objects is left out: the colour says
+    the class.
+
+    Args:
+        picture: Any picture.
+        boxes: Of each object x1, y1, x2, y2 in pixels, the first of which reaches from 0 to 1.
+        labels: Its class, from 1, as detectors count.
+        scores: Its score, at most 1.
+        names: Of classes 1, 2, ...
+        masks: Of each object a picture of the same size, mode "L": 255 where it is, else 0.
+    """
+    canvas, scale = _enlarged(picture)
+    colours = palette(len(names))
+    objects = [
+        _Object(_scaled(box, scale), f"{names[label - 1]} {score:.0%}", colours[label - 1])
+        for box, label, score in zip(boxes, labels, scores, strict=True)
+    ]
+    if masks is not None:
+        for one, mask in zip(objects, masks, strict=True):
+            _tint(canvas, mask, scale, one.colour)
+    _draw_boxes(canvas, sorted(objects, key=lambda one: -one.area))
+    by_score = sorted(zip(scores, objects, strict=True), key=lambda pair: -pair[0])
+    _draw_labels(canvas, [one for _, one in by_score])
+    counts = Counter(labels).most_common()
+    rows = [(f"{names[label - 1]}  {count}", colours[label - 1]) for label, count in counts]
+    return _beside(canvas, rows) if rows else canvas
+
+
+def _scaled(box: Sequence[float], scale: int) -> Box:
+    left, top, right, bottom = (scale * value for value in box)
+    return left, top, right, bottom
+
+
+def _tint(canvas: Image.Image, mask: Image.Image, scale: int, colour: Colour) -> None:
+    """Mix the colour into an object's pixels, with a line of it along their edge."""
+    area = mask.getbbox()
+    if area is None:
+        return
+    left, top, right, bottom = area
+    size = ((right - left) * scale, (bottom - top) * scale)
+    inside = mask.crop(area).resize(size, Image.Resampling.NEAREST)
+    corner = (left * scale, top * scale)
+    canvas.paste(colour, corner, inside.point(lambda value: round(MASK_TINT * value)))
+    side = _line(canvas.size) | 1  # pixels around each; odd
+    # Pillow's filters leave the outermost pixels as they are, so there must be some around.
+    wide = Image.new("L", (size[0] + 2 * side, size[1] + 2 * side))
+    wide.paste(inside, (side, side))
+    edge = ImageChops.subtract(wide, wide.filter(ImageFilter.MinFilter(side)))
+    canvas.paste(colour, corner, edge.crop((side, side, side + size[0], side + size[1])))
+
+
+def _line(size: tuple[int, int]) -> int:
+    """Width of a box's line in a drawing of that size."""
+    return max(2, round(max(size) / 350))
+
+
+def _draw_boxes(canvas: Image.Image, objects: Sequence[_Object]) -> None:
+    """Outlines with dark edges that show on any ground; the box is the middle of the line."""
+    draw = ImageDraw.Draw(canvas)
+    for one in objects:
+        left, top, right, bottom = one.box
+        width = min(_line(canvas.size), max(1, round(min(right - left, bottom - top) / 6)))
+        out = width / 2
+        outer = (left - out, top - out, right - 1 + out, bottom - 1 + out)
+        draw.rectangle(_grown(outer, 1), outline=INK, width=width + 2)
+        draw.rectangle(_grown(outer, 0), outline=one.colour, width=width)
+
+
+def _grown(box: Box, by: int) -> Box:
+    """The box in whole pixels, larger on every side; never turned inside out."""
+    left, top, right, bottom = map(round, box)
+    return left - by, top - by, max(left, right) + by, max(top, bottom) + by
+
+
+def _draw_labels(canvas: Image.Image, objects: Sequence[_Object]) -> None:
+    """Texts on grounds of the classes' colours, where they cover none before them."""
+    draw, font = ImageDraw.Draw(canvas), _font(canvas.size)
+    taken: list[Box] = []
+    for one in objects:
+        size = (round(font.getlength(one.text) + font.size / 2), round(1.3 * font.size))
+        for place in _label_places(one.box, size, canvas.size):
+            if any(_overlap(place, other) for other in taken):
+                continue
+            taken.append(place)
+            left, top, right, bottom = place
+            draw.rectangle((left, top, right - 1, bottom - 1), fill=one.colour, outline=INK)
+            ink = INK if _seen(one.colour)[0][0] > 50 else PAPER
+            middle = ((left + right) / 2, (top + bottom) / 2)
+            draw.text(middle, one.text, fill=ink, font=font, anchor="mm")
+            break
+
+
+def _label_places(box: Box, size: tuple[int, int], full: tuple[int, int]) -> Iterator[Box]:
+    """Where the label of a box may be, the best first: above it, below, inside, at its sides."""
+    left, top, right, bottom = map(round, box)
+    (width, height), (full_width, full_height) = size, full
+    places = [(x, y) for y in (top - height, bottom) for x in (left, right - width)]
+    places += [(left, top), (left, bottom - height), (right, top), (left - width, top)]
+    for x, y in places:
+        x = max(0, min(x, full_width - width))
+        if 0 <= y <= full_height - height:
+            yield x, y, x + width, y + height
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
 # ------------------------------------------------------------------------------------- classes
 
 
@@ -188,36 +334,14 @@ def draw_classes(picture: Image.Image, classes: Image.Image, names: Sequence[str
     canvas, _ = _enlarged(tinted)
     shares = class_shares(classes, len(names))
     rows = [row for row in zip(names, shares, colours, strict=True) if row[1]]
-    return _beside(canvas, sorted(rows, key=lambda row: -row[1]))
+    rows.sort(key=lambda row: -row[1])
+    return _beside(canvas, [(f"{name}  {_percent(share)}", colour) for name, share, colour in rows])
 
 
 def class_shares(classes: Image.Image, count: int) -> list[float]:
     """What share of the picture each of `count` classes covers; they add up to 1."""
     pixels = classes.histogram()[:count]
     return [number / (classes.width * classes.height) for number in pixels]
-
-
-def _beside(canvas: Image.Image, rows: list[Row]) -> Image.Image:
-    """The picture and a legend in as many columns as its height asks for."""
-    font = _font(canvas.size)
-    line, pad = round(1.5 * font.size), round(font.size / 2)
-    per_column = max(1, (canvas.height - 2 * pad) // line)
-    columns = [rows[start : start + per_column] for start in range(0, len(rows), per_column)]
-    texts = [[f"{name}  {_percent(share)}" for name, share, _ in column] for column in columns]
-    widths = [line + pad + round(max(map(font.getlength, column))) for column in texts]
-    result = Image.new(
-        "RGB", (canvas.width + pad + sum(widths) + pad * len(widths), canvas.height), PAPER
-    )
-    result.paste(canvas, (0, 0))
-    draw, left = ImageDraw.Draw(result), canvas.width + pad
-    for column, lines, width in zip(columns, texts, widths, strict=True):
-        for place, ((_, _, colour), text) in enumerate(zip(column, lines, strict=True)):
-            top = pad + place * line
-            box = (left, top + line // 6, left + line * 2 // 3, top + line * 5 // 6)
-            draw.rectangle(box, fill=colour, outline=INK)
-            draw.text((left + line, top + line // 2), text, fill=INK, font=font, anchor="lm")
-        left += width + pad
-    return result
 
 
 # -------------------------------------------------------------------------------------- scores
@@ -255,6 +379,30 @@ def _enlarged(picture: Image.Image) -> tuple[Image.Image, int]:
     scale = max(1, math.ceil(LEAST_SIDE / max(picture.size)))
     size = (picture.width * scale, picture.height * scale)
     return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC), scale
+
+
+def _beside(canvas: Image.Image, rows: list[Row]) -> Image.Image:
+    """The picture and a legend in as many columns as its height asks for."""
+    font = _font(canvas.size)
+    line, pad = round(1.5 * font.size), round(font.size / 2)
+    per_column = max(1, (canvas.height - 2 * pad) // line)
+    columns = [rows[start : start + per_column] for start in range(0, len(rows), per_column)]
+    widths = [
+        line + pad + round(max(font.getlength(text) for text, _ in column)) for column in columns
+    ]
+    result = Image.new(
+        "RGB", (canvas.width + pad + sum(widths) + pad * len(widths), canvas.height), PAPER
+    )
+    result.paste(canvas, (0, 0))
+    draw, left = ImageDraw.Draw(result), canvas.width + pad
+    for column, width in zip(columns, widths, strict=True):
+        for place, (text, colour) in enumerate(column):
+            top = pad + place * line
+            box = (left, top + line // 6, left + line * 2 // 3, top + line * 5 // 6)
+            draw.rectangle(box, fill=colour, outline=INK)
+            draw.text((left + line, top + line // 2), text, fill=INK, font=font, anchor="lm")
+        left += width + pad
+    return result
 
 
 def _font(size: tuple[int, int]) -> ImageFont.FreeTypeFont:

@@ -11,16 +11,20 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .arch import ArchSpec
+from .detectors import Detector
 from .errors import InputError
 from .files import read_user_json, write_json
-from .model import build
+from .frameworks import FRAMEWORKS
+from .networks import network
+from .objects import fitted, padded
 from .result import METRICS, Result
 from .rivals import RIVAL_KNOB
 from .study import Study, load_study
@@ -31,9 +35,12 @@ from .weights import load_weights
 PACKAGE = Path(__file__).parent
 ARCH, WEIGHTS = "arch.json", "weights.safetensors"
 # Copied as they are: the network's source imports torch and the standard library alone, what
-# stands around it Pillow as well.
+# stands around it Pillow as well, and detectors torchvision.
 SOURCES = ("arch.py", "blueprint.py", "errors.py", "model/*.py", "drawing.py", "views.py")
-POSE_SOURCES = ("keypoints.py",)
+TASK_SOURCES: Mapping[str, tuple[str, ...]] = {
+    "pose": ("keypoints.py",),
+    "detection": ("frameworks.py", "detectors/*.py", "objects.py"),
+}
 
 _RUN_ALONE = """
 import sys
@@ -43,9 +50,14 @@ sys.modules["hrnet_search"] = None  # any import of it fails from here on
 import torch
 from safetensors.torch import load_file, save_file
 from network import load_network
+net, given = load_network(folder), load_file(given)
+inputs = [given[str(n)] for n in range(len(given))]
 with torch.inference_mode():
-    outputs = load_network(folder)(load_file(given)["image"])
+    outputs = net(*inputs)
+    maps = net.backbone(inputs[0]).values() if hasattr(net, "backbone") else []
 outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+if maps:
+    outputs = [*maps, *(outputs[0][name] for name in sorted(outputs[0]))]
 save_file({str(n): tensor.contiguous() for n, tensor in enumerate(outputs)}, found)
 """
 
@@ -128,15 +140,17 @@ def _pick(run: Path, study: Study, trial: int | None) -> Result | None:
 
 def _fill(folder: Path, weights: Path, study: Study, result: Result) -> None:
     task = load_task(study, prepare(study, lambda done, total: None))  # from the cache, as a rule
-    model = build(ArchSpec.from_dict(result.arch), head=task.head, num_outputs=task.num_outputs)
+    model = network(study, result.arch)
     load_weights(model, weights)
-    network = {
+    about: dict[str, Any] = {
         "arch": result.arch,
         "head": task.head,
-        "num_outputs": task.num_outputs,
+        "num_outputs": study.head_outputs,
         "source": _provenance(result),
     }
-    write_json(folder / ARCH, network)
+    if study.detector is not None:
+        about["detector"] = study.detector.to_dict()
+    write_json(folder / ARCH, about)
     write_json(folder / "preprocess.json", task.preprocessing())
     shutil.copyfile(weights, folder / WEIGHTS)
     Image.fromarray(task.sample()).save(folder / "sample.png")
@@ -147,7 +161,7 @@ def _fill(folder: Path, weights: Path, study: Study, result: Result) -> None:
 
 
 def _copy_sources(folder: Path, kind: str) -> None:
-    for pattern in (*SOURCES, *(POSE_SOURCES if kind == "pose" else ())):
+    for pattern in (*SOURCES, *TASK_SOURCES.get(kind, ())):
         for file in PACKAGE.glob(pattern):
             target = folder / file.relative_to(PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -157,28 +171,51 @@ def _copy_sources(folder: Path, kind: str) -> None:
 
 def _verify(folder: Path, model: nn.Module, task: Task) -> None:
     """Compare outputs bit for bit with those of a process that cannot import this package."""
-    image = normalise(task.sample()[None]).contiguous()  # the layout that a file keeps
+    inputs = _inputs(model, task)
     with torch.inference_mode():
-        output = model(image)
-    outputs: Sequence[Tensor] = [output] if isinstance(output, Tensor) else output
-    found = _run_alone(folder, image)
+        outputs = _outputs(model, inputs)
+    found = _run_alone(folder, inputs)
     wrong = "the exported network is not the trained one: outputs"
     shapes, wanted = ([tuple(tensor.shape) for tensor in each] for each in (found, outputs))
     if shapes != wanted:
         raise RuntimeError(f"{wrong} are of shapes {shapes} instead of {wanted}")
     if not all(map(torch.equal, found, outputs)):
-        most = max((a - b).abs().max().item() for a, b in zip(found, outputs, strict=True))
+        pairs = [(a, b) for a, b in zip(found, outputs, strict=True) if a.numel()]
+        most = max((a - b).abs().max().item() for a, b in pairs)
         raise RuntimeError(f"{wrong} differ by up to {most:g}")
 
 
-def _run_alone(folder: Path, image: Tensor) -> list[Tensor]:
+def _inputs(model: nn.Module, task: Task) -> list[Tensor]:
+    """What the network is called with to look at the sample, in the layout that a file keeps."""
+    sample = task.sample()
+    if not isinstance(model, Detector):
+        return [normalise(sample[None]).contiguous()]
+    about = task.preprocessing()
+    shown = fitted(Image.fromarray(sample), about["image_size"])
+    image = padded(normalise(np.asarray(shown)[None]), about["padded"])
+    return [image.contiguous(), torch.tensor([[shown.height, shown.width]])]
+
+
+def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """All that the network puts out.
+
+    Of a detector, which might find nothing, the maps of its pyramid as well.
+    """
+    output = model(*inputs)
+    if isinstance(model, Detector):
+        maps = model.backbone(inputs[0]).values()
+        return [*maps, *(output[0][name] for name in sorted(output[0]))]
+    return [output] if isinstance(output, Tensor) else list(output)
+
+
+def _run_alone(folder: Path, inputs: Sequence[Tensor]) -> list[Tensor]:
     """What an exported network puts out in a process of its own.
 
     That process finds what this one finds, wherever it is, but first what is in the folder.
     """
     with tempfile.TemporaryDirectory() as scratch:
         given, found = Path(scratch) / "in.safetensors", Path(scratch) / "out.safetensors"
-        save_file({"image": image}, given)
+        save_file({str(n): tensor for n, tensor in enumerate(inputs)}, given)
         options = ["-B", "-W", "ignore", "-c", _RUN_ALONE]
         done = subprocess.run(
             [sys.executable, *options, *map(str, (folder, given, found, *sys.path))],
@@ -236,6 +273,10 @@ USAGE: Mapping[str, tuple[str, str]] = {
     ),
     "segmentation": ("scores of the classes, to be enlarged to the image's size", ""),
     "classification": ("scores of the classes; their softmax is the probabilities", ""),
+    "detection": (
+        "for each image boxes, scores, labels from 1, and with some frameworks masks",
+        "    python example.py IMAGE --score 0.5              # only what it is so sure of\n",
+    ),
 }
 
 
@@ -249,25 +290,31 @@ def _card(study: Study, result: Result, head: str) -> str:
     outputs, usage = USAGE[study.task.kind]
     if head == "ocr":
         outputs = f"a pair, coarse and final, of which the second is the prediction: {outputs}"
+    detector = study.detector
+    body = "net.body" if detector is None else "net.backbone.network.body"
+    needs = f"torch, {'' if detector is None else 'torchvision, '}safetensors and pillow"
+    imports = "torch" if detector is None else "torch and torchvision"
+    by = "" if detector is None else f" by {FRAMEWORKS[detector.framework].title}"
     return f"""# {study.name}: a trained network
 
-An HRNet for {study.task.kind}, arm `{result.arm}`, trained in trial {result.trial} (seed
+An HRNet for {study.task.kind}{by}, arm `{result.arm}`, trained in trial {result.trial} (seed
 {result.seed}) of the study `{study.name}` at {height}x{width} pixels.
 
 | figure | value |
 |---|---|
 {table}
 
-Use it (needs torch, safetensors and pillow, nothing else):
+Use it (needs {needs}, nothing else):
 
     python example.py                                # draws prediction.png from sample.png
     python example.py IMAGE --out DRAWING            # from a picture of yours
 {usage}
 In code: `from network import load_network; net = load_network(".")`. It puts out
 {outputs}.
-`net.body` returns feature maps and states their `channels` and `strides`. `arch.json` is the
-whole architecture, `preprocess.json` says how to normalise an image and what the outputs mean,
-`network/` is the source (it imports torch, and for crops and drawings Pillow).
+`{body}` returns feature maps and states their `channels` and `strides`.
+`arch.json` is the whole architecture, `preprocess.json` says how to normalise an image and what
+the outputs mean, `network/` is the source (it imports {imports}, and for crops and drawings
+Pillow).
 
 With hrnet-search installed, `hrnet-search predict FOLDER IMAGE... --out DIR` does many pictures.
 

@@ -14,10 +14,18 @@ from PIL import Image
 
 from .arch import ArchSpec
 from .blueprint import check_input, head_of
-from .drawing import class_shares, draw_classes, draw_people, draw_scores
+from .drawing import (
+    DRAWN_SCORE,
+    class_shares,
+    draw_classes,
+    draw_objects,
+    draw_people,
+    draw_scores,
+)
 from .errors import InputError, nearest_name
 from .files import is_number, read_user_json, write_atomic, write_json
-from .views import IMAGE_SUFFIXES, centre_crop, seen_size
+from .frameworks import DetectorSpec
+from .views import IMAGE_SUFFIXES, centre_crop, fitted_size, padded_size, seen_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +40,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "pose": ("input_size", "keypoints", "skeleton", "decoder", "sigma", "softmax", "padding"),
     "segmentation": ("resize", "base_length", "align_corners", "classes"),
     "classification": ("input_size", "centre", "classes"),
+    "detection": ("image_size", "padded", "classes"),
 }
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels
@@ -46,8 +55,9 @@ class Winner:
         folder: Where it is.
         spec: Its body.
         head: Its head.
-        num_outputs: Joints or classes.
+        num_outputs: Joints or classes; channels of a pyramid.
         about: What `preprocess.json` says.
+        detector: What stands on the pyramid, if objects are found.
     """
 
     folder: Path
@@ -55,6 +65,7 @@ class Winner:
     head: str
     num_outputs: int
     about: dict[str, Any]
+    detector: DetectorSpec | None = None
 
     @property
     def task(self) -> str:
@@ -114,16 +125,36 @@ def open_winner(folder: Path) -> Winner:
     _check(arch, ("head", "num_outputs", "arch"), folder / ARCH)
     _check(about, ("task", "mean", "std"), folder / ABOUT)
     _check(about, KEYS[about["task"]], folder / ABOUT)
+    if about["task"] == "detection":
+        _check(arch, ("detector",), folder / ARCH)
     try:
         head_of(arch["head"])
         spec = ArchSpec.from_dict(arch["arch"])
+        detector = _detector(arch) if about["task"] == "detection" else None
     except InputError as error:
         raise error.within(file=folder / ARCH) from None
     names = about["keypoints" if about["task"] == "pose" else "classes"]
-    if len(names) != arch["num_outputs"]:
-        rule = f"has {len(names)} names of outputs, but the network has {arch['num_outputs']}"
+    count = detector.num_classes if detector else arch["num_outputs"]
+    if len(names) != count:
+        rule = f"has {len(names)} names of outputs, but the network has {count}"
         raise InputError(rule, file=folder / ABOUT)
-    return Winner(folder, spec, arch["head"], arch["num_outputs"], about)
+    return Winner(folder, spec, arch["head"], arch["num_outputs"], about, detector)
+
+
+def _detector(arch: Mapping[str, Any]) -> DetectorSpec:
+    """What `arch.json` says of the detector.
+
+    Raises:
+        InputError: It is none, or stands on another head.
+    """
+    try:
+        detector = DetectorSpec.from_dict(arch["detector"])
+    except InputError as error:
+        raise error.within(key="detector") from None
+    if arch["head"] != detector.head:
+        rule = f"must be {detector.head}, which {detector.framework} stands on"
+        raise InputError(rule, key="head", value=arch["head"])
+    return detector
 
 
 def _check(values: Any, keys: Sequence[str], file: Path) -> None:
@@ -156,6 +187,7 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
     "head": _is_name,
     "num_outputs": _is_place,
     "arch": lambda value: isinstance(value, dict),
+    "detector": lambda value: isinstance(value, dict),
     "task": lambda value: _is_name(value) and value in KEYS,
     "mean": lambda value: _is_list(value, is_number, 3),
     "std": lambda value: _is_list(value, _is_positive, 3),
@@ -171,6 +203,8 @@ VALID: Mapping[str, Callable[[Any], bool]] = {
     "resize": lambda value: value == [] or (_is_list(value, _is_place, 2) and min(value) > 0),
     "base_length": _is_place,
     "align_corners": lambda value: type(value) is bool,
+    "image_size": lambda value: _is_list(value, _is_place, 2) and 0 < value[0] <= value[1],
+    "padded": lambda value: _is_place(value) and value > 0,
 }
 
 
@@ -206,13 +240,21 @@ def _check_image(image: Path, winner: Winner) -> None:
             size = (picture.height, picture.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"is not a readable image ({error})", file=image) from None
-    if winner.task == "segmentation":
-        height, width = seen_size(size, winner.about)
+    if winner.task in ("segmentation", "detection"):
+        height, width = _whole_size(size, winner)
         try:
             check_input(winner.spec, winner.head, (height, width))
         except InputError as error:
             seen = "" if (height, width) == size else f"is seen at {height}x{width} pixels, which "
             raise InputError(seen + error.rule, file=image, value=f"{size[0]}x{size[1]}") from None
+
+
+def _whole_size(size: tuple[int, int], winner: Winner) -> tuple[int, int]:
+    """(H, W) at which a network that sees whole images sees one of (H, W)."""
+    about = winner.about
+    if winner.task == "segmentation":
+        return seen_size(size, about)
+    return padded_size(fitted_size(size, *about["image_size"]), about["padded"])
 
 
 def read_people(file: Path) -> list[Person]:
@@ -315,6 +357,8 @@ def predict(
     jobs: Sequence[Job],
     out: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    score: float = DRAWN_SCORE,
 ) -> None:
     """Write a drawing and a JSON file for each image, and for segmentation its classes.
 
@@ -323,13 +367,14 @@ def predict(
         jobs: From `plan`.
         out: Folder of `<name>.png`, `<name>.json` and `<name>_labels.png`.
         progress: Called with images done and images in all.
+        score: Least score of an object that is drawn; the JSON file has all of them.
 
     Raises:
         InputError: The weights do not fit, or an image is broken; earlier results stay.
     """
     from .tasks.images import decode
 
-    finder = Finder(winner)
+    finder = Finder(winner, score=score)
     for done, job in enumerate(jobs, start=1):
         pixels = decode(job.image.read_bytes(), file=job.image, kind="image")
         picture = Image.fromarray(pixels)
@@ -358,20 +403,20 @@ class Finder:
 
     Args:
         winner: Its description.
+        score: Least score of an object that is drawn.
 
     Raises:
         InputError: The weights do not fit.
     """
 
-    def __init__(self, winner: Winner) -> None:
+    def __init__(self, winner: Winner, *, score: float = DRAWN_SCORE) -> None:
         import torch
 
-        from .model import build
         from .weights import load_weights
 
-        self.about, self.task = winner.about, winner.task
+        self.about, self.task, self.score = winner.about, winner.task, score
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        net = build(winner.spec, head=winner.head, num_outputs=winner.num_outputs)
+        net = _built(winner)
         load_weights(net, winner.folder / WEIGHTS)
         self.net: nn.Module = net.eval().to(self.device)
 
@@ -382,10 +427,23 @@ class Finder:
         with torch.inference_mode():
             if self.task == "pose":
                 return self._people(picture, job)
-            return self._classes(picture) if self.task == "segmentation" else self._scores(picture)
+            find = {
+                "segmentation": self._classes,
+                "classification": self._scores,
+                "detection": self._objects,
+            }
+            return find[self.task](picture)
 
     def _run(self, pictures: Sequence[Image.Image]) -> "Tensor":
         """What the network puts out for pictures of one size, in float32 on the CPU."""
+        import torch
+
+        output = self.net(self._images(pictures).to(self.device))
+        # Head ocr puts out coarse classes as well, first.
+        return (output if isinstance(output, torch.Tensor) else output[-1]).float().cpu()
+
+    def _images(self, pictures: Sequence[Image.Image]) -> "Tensor":
+        """Pictures of one size, normalised: (B, 3, H, W)."""
         import torch
 
         stack = []
@@ -393,10 +451,7 @@ class Finder:
             pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
             stack.append(pixels.reshape(picture.height, picture.width, 3))
         mean, std = (torch.tensor(self.about[key]) for key in ("mean", "std"))
-        images = ((torch.stack(stack).float() - mean) / std).permute(0, 3, 1, 2)
-        output = self.net(images.to(self.device))
-        # Head ocr puts out coarse classes as well, first.
-        return (output if isinstance(output, torch.Tensor) else output[-1]).float().cpu()
+        return ((torch.stack(stack).float() - mean) / std).permute(0, 3, 1, 2)
 
     def _people(self, picture: Image.Image, job: Job) -> Found:
         people = job.people
@@ -463,3 +518,56 @@ class Finder:
         scores = named_scores(classes, top.values, top.indices)
         record = {"class": next(iter(scores)), "scores": scores}
         return record, {".png": draw_scores(picture, list(scores.items()))}
+
+    def _objects(self, picture: Image.Image) -> Found:
+        from .objects import own_masks
+
+        found, full = self._found(picture), (picture.height, picture.width)
+        sure = {name: values[found["scores"] >= self.score] for name, values in found.items()}
+        boxes, labels, scores = (sure[key].tolist() for key in ("boxes", "labels", "scores"))
+        masks = own_masks(sure["masks"], sure["boxes"], full) if "masks" in sure else None
+        drawn = draw_objects(picture, boxes, labels, scores, self.about["classes"], masks)
+        return {"objects": self._records(found, full)}, {".png": drawn}
+
+    def _found(self, picture: Image.Image) -> "dict[str, Tensor]":
+        """What the detector finds, in the picture's own pixels."""
+        import torch
+
+        from .objects import fitted, padded, placed
+
+        shown = fitted(picture, self.about["image_size"])
+        size = (shown.height, shown.width)
+        image = padded(self._images([shown]), self.about["padded"])
+        (found,) = self.net(image.to(self.device), torch.tensor([size]))
+        return placed(found, size, (picture.height, picture.width))
+
+    def _records(self, found: "dict[str, Tensor]", size: tuple[int, int]) -> list[dict[str, Any]]:
+        """Objects as in COCO's results format, but for the name of the class."""
+        from .tasks.detection import pasted
+
+        columns = (found[key].tolist() for key in ("labels", "scores", "boxes"))
+        records: list[dict[str, Any]] = [
+            {
+                "class": self.about["classes"][label - 1],
+                "score": score,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+            }
+            for label, score, (x1, y1, x2, y2) in zip(*columns, strict=True)
+        ]
+        if "masks" in found:
+            runs = pasted(found["masks"].float(), found["boxes"], size)
+            for record, mask in zip(records, runs, strict=True):
+                record["segmentation"] = mask
+        return records
+
+
+def _built(winner: Winner) -> "nn.Module":
+    """The network without its weights."""
+    from .model import build
+
+    net = build(winner.spec, head=winner.head, num_outputs=winner.num_outputs)
+    if winner.detector is None:
+        return net
+    from .detectors import HRPyramid, build_detector
+
+    return build_detector(HRPyramid(net), winner.detector)

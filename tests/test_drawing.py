@@ -9,7 +9,14 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from hrnet_search import drawing
-from hrnet_search.drawing import class_shares, draw_classes, draw_people, draw_scores, palette
+from hrnet_search.drawing import (
+    class_shares,
+    draw_classes,
+    draw_objects,
+    draw_people,
+    draw_scores,
+    palette,
+)
 from hrnet_search.joints import COCO
 
 GREEN, ORANGE, BLUE = (0, 158, 115), (213, 94, 0), (86, 180, 233)
@@ -261,6 +268,113 @@ def test_the_legends_squares_have_the_colours_of_the_classes() -> None:
         assert found[colour] > 50
 
 
+# --- objects -------------------------------------------------------------------------------------
+
+KINDS = ["ant", "bee", "cat"]
+
+
+@pytest.mark.parametrize("size", [(64, 48), (500, 375), (3000, 2000)])
+def test_every_box_has_the_colour_of_its_class_at_its_edges(size: tuple[int, int]) -> None:
+    width, height = size
+    box = (width // 4, height // 2, width * 3 // 4, height * 7 // 8)
+    drawn = draw_objects(grey(*size), [box], [2], [0.9], KINDS)
+    scale = max(1, -(-480 // width))
+    assert drawn.height == height * scale
+    left, top, right, bottom = (scale * side for side in box)
+    # The middle of the lower edge and of both sides; the label is above.
+    for x, y in (((left + right) // 2, bottom), (left, (top + bottom) // 2), (right, bottom - 9)):
+        assert palette(3)[1] in around(drawn, x, y, 1)
+        assert (0, 0, 0) in around(drawn, x, y, max(4, drawn.height // 100))  # shows on any ground
+    assert drawn.getpixel(((left + right) // 2, (top + bottom) // 2)) == (128, 128, 128)
+    far = np.asarray(drawn)[bottom + drawn.height // 20 :, : width * scale]
+    assert (far == 128).all()
+
+
+def around(drawn: Image.Image, x: int, y: int, reach: int) -> set[tuple[int, ...]]:
+    """Colours of the pixels that far around."""
+    area = drawn.crop((x - reach, y - reach, x + reach + 1, y + reach + 1))
+    return {tuple(colour) for colour in np.asarray(area).reshape(-1, 3).tolist()}
+
+
+def test_lines_stay_thinner_than_the_smallest_objects() -> None:
+    drawn = draw_objects(grey(3000, 2000), [(1000, 1000, 1012, 1012)], [1], [0.9], KINDS)
+    assert drawn.getpixel((1005, 1005)) == (128, 128, 128)
+
+
+def test_a_mask_tints_its_pixels_and_has_a_line_at_its_edge() -> None:
+    mask = Image.new("L", (500, 400))
+    mask.paste(255, (100, 100, 300, 300))
+    mask.paste(0, (150, 150, 200, 200))  # a hole
+    drawn = draw_objects(grey(500, 400), [(100, 100, 300, 300)], [3], [0.9], KINDS, [mask])
+    colour = palette(3)[2]
+    tinted = [round(0.55 * 128 + 0.45 * channel) for channel in colour]
+    for place in ((250, 250), (120, 180), (280, 120)):
+        assert drawn.getpixel(place) == pytest.approx(tinted, abs=1)
+    assert drawn.getpixel((175, 175)) == drawn.getpixel((400, 350)) == (128, 128, 128)
+    assert drawn.getpixel((149, 175)) == drawn.getpixel((200, 175)) == colour
+
+
+def test_an_empty_mask_and_one_that_fills_the_picture_do_no_harm() -> None:
+    masks = [Image.new("L", (500, 400)), Image.new("L", (500, 400), 255)]
+    boxes = [(100, 100, 200, 200), (0, 0, 500, 400)]
+    drawn = draw_objects(grey(500, 400), boxes, [1, 2], [0.5, 0.5], KINDS, masks)
+    tinted = [round(0.55 * 128 + 0.45 * channel) for channel in palette(3)[1]]
+    assert drawn.getpixel((250, 250)) == pytest.approx(tinted, abs=1)
+
+
+def test_labels_say_class_and_score_and_the_legend_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Texts(monkeypatch)
+    boxes = [(50, 50, 150, 150), (200, 50, 300, 150), (50, 250, 150, 350)]
+    draw_objects(grey(500, 400), boxes, [3, 1, 3], [0.5, 0.876, 1.0], KINDS)
+    assert written.texts == ["cat 100%", "ant 88%", "cat 50%", "cat  2", "ant  1"]
+
+
+@pytest.mark.parametrize("size", [(96, 64), (640, 480), (2400, 1800)])
+@pytest.mark.parametrize("count", [1, 12, 100])
+def test_labels_cover_no_others_and_those_of_the_surest_are_there(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], count: int
+) -> None:
+    rng = np.random.default_rng(count)
+    corners = rng.uniform(-5, 0.9 * min(size), (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(1, 0.4 * min(size), (count, 2))], axis=1)
+    boxes = boxes.clip(0, [*size, *size])
+    scores = rng.uniform(0.3, 1, count)
+    written = Texts(monkeypatch)
+    labels = rng.integers(1, 4, count).tolist()
+    drawn = draw_objects(grey(*size), boxes.tolist(), labels, scores.tolist(), KINDS)
+    assert written.inside(drawn.size)
+    assert not written.overlap()
+    shown = [text for text in written.texts if text.endswith("%")]
+    surest = int(scores.argmax())
+    assert shown[0] == f"{KINDS[labels[surest] - 1]} {scores[surest]:.0%}"
+    assert len(shown) == 1 if count == 1 else len(shown) > 4
+
+
+def test_text_of_labels_is_told_from_its_ground() -> None:
+    """A contrast of 4.5 (WCAG 2.1, 1.4.3), under which text of this size is hard to read."""
+
+    def luminance(colour: tuple[int, ...]) -> float:  # as defined there
+        parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+        return float(np.dot((0.2126, 0.7152, 0.0722), parts))
+
+    for number, colour in enumerate(palette(80), start=1):
+        drawn = draw_objects(grey(480, 100), [(50, 50, 400, 90)], [number], [1.0], ["WWW"] * 80)
+        pixels = np.asarray(drawn.crop((54, 34, 90, 46))).reshape(-1, 3)
+        # The text's own colour is what is farthest from the ground.
+        ink = tuple(pixels[np.abs(pixels - np.array(colour, dtype=int)).sum(1).argmax()].tolist())
+        light, dark = sorted((luminance(ink), luminance(colour)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.45, (number, ink, colour)
+
+
+def test_boxes_without_area_and_at_the_pictures_edge_do_no_harm() -> None:
+    picture = grey(640, 480)
+    boxes = [(10, 10, 10, 40), (0, 0, 0, 0), (0, 0, 640, 480), (639.5, 479.5, 640, 480)]
+    drawn = draw_objects(picture, boxes, [1, 1, 2, 3], [0.5] * 4, KINDS)
+    assert drawn.height == 480
+    assert coloured(picture) == 0
+    assert draw_objects(picture, [], [], [], KINDS).tobytes() == picture.tobytes()
+
+
 # --- scores --------------------------------------------------------------------------------------
 
 SCORES = [("tabby", 0.62), ("a cat whose name never ends " * 9, 0.25), ("lynx", 0.13)]
@@ -303,6 +417,8 @@ def test_pictures_of_any_mode_are_drawn_on(mode: str) -> None:
     assert draw_people(picture, [person(250, 30, 200)], COCO.names, SKELETON).mode == "RGB"
     assert draw_classes(picture, Image.new("L", (500, 300)), NAMES).mode == "RGB"
     assert draw_scores(picture, SCORES).mode == "RGB"
+    masks = [Image.new("L", (500, 300), 255)]
+    assert draw_objects(picture, [(1, 2, 30, 40)], [1], [0.5], ["a"], masks).mode == "RGB"
 
 
 def test_pillow_alone_is_enough() -> None:

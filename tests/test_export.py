@@ -7,21 +7,27 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from safetensors.torch import load_file, save, save_file
 from tiny import TINY_POSE_STUDY
 
 from hrnet_search import export
 from hrnet_search.arch import ArchSpec
+from hrnet_search.detectors import Detector, HRPyramid, build_detector
 from hrnet_search.errors import InputError
 from hrnet_search.export import choose_winner, export_winner
 from hrnet_search.files import write_json
-from hrnet_search.model import build, init_weights
+from hrnet_search.frameworks import DetectorSpec
+from hrnet_search.labels import SYNTHETIC_CLASSES
+from hrnet_search.model import build
+from hrnet_search.networks import initialise, network
 from hrnet_search.predict import Person, open_winner, plan, predict
 from hrnet_search.result import Result
 from hrnet_search.study import Study, dump_study, load_study
@@ -77,13 +83,13 @@ def test_there_is_no_winner_without_a_complete_trial() -> None:
 def make_run(run: Path, study: Study, *, seed: int = 0) -> Path:
     """A run of one trial whose weights are the initial ones, BatchNorm statistics stirred."""
     data = prepare(study, lambda done, total: None)
-    task = load_task(study, data)
     params = study.arms()[-1]
     spec = study.space.arch(params)
-    net = build(spec, head=task.head, num_outputs=task.num_outputs)
-    init_weights(net, seed=seed)
+    net = network(study, spec.to_dict())
+    initialise(net, seed=seed)
     with torch.no_grad():
-        net.train()(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(seed)))
+        body = net.train().backbone if study.detector else net.train()
+        body(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(seed)))
     trial = run / "trials" / "00000"
     trial.mkdir(parents=True)
     (trial / "weights.safetensors").write_bytes(save(dict(net.state_dict())))
@@ -183,6 +189,31 @@ def classification_winner(tmp_path_factory: pytest.TempPathFactory, shared_cache
     return folder
 
 
+DETECTION = Study.model_validate(
+    {
+        "name": "objects",
+        "task": {
+            **{"kind": "detection", "framework": "mask_rcnn", "channels": 16, "hidden": 32},
+            **{"test_proposals": 50},
+        },
+        "data": {
+            **{"kind": "synthetic_detection", "num_train": 2, "num_val": 2},
+            **{"image_size": [70, 128]},
+        },
+        "space": TINY_POSE_STUDY["space"],
+        "train": {**TINY_POSE_STUDY["train"], "batch_size": 2},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def detection_winner(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    base = tmp_path_factory.mktemp("detection")
+    folder = export_winner(make_run(base / "run", DETECTION), base / "report")
+    assert folder is not None
+    return folder
+
+
 def isolated(script: str, *arguments: object, cwd: Path) -> str:
     """Output of a fresh process, outside the repository, in which hrnet_search cannot load."""
     command = [sys.executable, "-I", "-W", "error::ImportWarning", "-c", ISOLATED + script]
@@ -230,16 +261,20 @@ except ImportError:
     assert said.strip() == "isolated [4] [4]"
 
 
-def test_the_source_imports_torch_pillow_and_the_standard_library_alone(winner: Path) -> None:
+def foreign_imports(folder: Path) -> set[str]:
+    """What the source in an exported folder imports beside the standard library."""
     modules = set()
-    for file in (winner / "network").rglob("*.py"):
+    for file in (folder / "network").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules.add(str(node.module).partition(".")[0])
-    foreign = modules - set(sys.stdlib_module_names)
-    assert foreign == {"torch", "safetensors", "PIL"}
+    return modules - set(sys.stdlib_module_names)
+
+
+def test_the_source_imports_torch_pillow_and_the_standard_library_alone(winner: Path) -> None:
+    assert foreign_imports(winner) == {"torch", "safetensors", "PIL"}
     # safetensors is read by one function, on demand, and Pillow is for crops and drawings: the
     # network itself needs torch alone.
     script = """
@@ -251,10 +286,20 @@ print(sum(p.numel() for p in load_network(sys.argv[1], weights=False).parameters
     assert int(isolated(script, winner, cwd=winner.parent)) > 0
 
 
+def test_the_source_of_a_detector_imports_torchvision_as_well(detection_winner: Path) -> None:
+    assert foreign_imports(detection_winner) == {"torch", "torchvision", "safetensors", "PIL"}
+    card = (detection_winner / "README.md").read_text()
+    assert "needs torch, torchvision, safetensors and pillow" in card
+    arch = json.loads((detection_winner / "arch.json").read_text())
+    assert (arch["head"], arch["num_outputs"]) == ("v2p", 16)
+    assert DETECTION.detector is not None
+    assert arch["detector"] == DETECTION.detector.to_dict()
+
+
 # Runs examples as __main__, one after the other, without what a winner's folder must do without.
 EXAMPLES = """
 import contextlib, io, json, runpy
-for name in ("numpy", "torchvision", "scipy", "pycocotools"):
+for name in sys.argv[2].split():
     sys.modules[name] = None
 del sys.path[0]
 said = []
@@ -274,6 +319,7 @@ for folder, arguments in json.loads(sys.argv[1]):
 print(json.dumps(said))
 """
 BOX = (90.0, 10.0, 40.0, 100.0)
+OTHERS = "scipy pycocotools timm pydantic yaml rich ray optuna"
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +347,8 @@ def examples(
         (str(folder), [*([str(image), "--out", f"{name}.png"] if image else []), *more])
         for name, (folder, image, more) in calls.items()
     ]
-    said = json.loads(isolated(EXAMPLES, json.dumps(jobs), cwd=base))
+    without = f"numpy torchvision {OTHERS}"
+    said = json.loads(isolated(EXAMPLES, json.dumps(jobs), without, cwd=base))
     return {
         name: (
             folder,
@@ -339,6 +386,32 @@ def test_the_example_finds_and_draws_what_predict_does(
     assert drawn.tobytes() == expected.tobytes()
 
 
+def test_the_example_finds_and_draws_the_objects_that_predict_does(
+    detection_winner: Path, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    random_picture(photo, (90, 150), seed=5)
+    predict(open_winner(detection_winner), plan([photo]), tmp_path)
+    record = json.loads((tmp_path / "photo.json").read_text())
+    # An untrained network is unsure of everything, and half of it shall be shown.
+    least = median(one["score"] for one in record["objects"])
+    predict(open_winner(detection_winner), plan([photo]), tmp_path, score=least)
+    arguments = [str(photo), "--out", "drawing.png", "--score", str(least)]
+    jobs = json.dumps([(str(detection_winner), arguments)])
+    (said,) = json.loads(isolated(EXAMPLES, jobs, OTHERS, cwd=tmp_path))
+    lines = [
+        f"{one['class']:15s} x {x:6.1f}  y {y:6.1f}  width {width:6.1f}  height {height:6.1f}"
+        f"  score {one['score']:.3f}"
+        for one in record["objects"]
+        for x, y, width, height in [one["bbox"]]
+        if one["score"] >= least
+    ]
+    assert 0 < len(lines) < len(record["objects"])
+    assert said.splitlines()[:-1] == lines
+    drawn, expected = (Image.open(tmp_path / name) for name in ("drawing.png", "photo.png"))
+    assert drawn.tobytes() == expected.tobytes()
+
+
 def test_the_example_refuses_what_is_no_image(
     examples: dict[str, tuple[Path, Path, Path, str]],
 ) -> None:
@@ -358,8 +431,7 @@ def test_predict_finds_what_the_evaluation_found(
     study = load_study(run)
     task = load_task(study, prepare(study, lambda done, total: None))
     about = json.loads((folder / "arch.json").read_text())
-    spec = ArchSpec.from_dict(about["arch"])
-    net = build(spec, head=about["head"], num_outputs=about["num_outputs"]).eval()
+    net = network(study, about["arch"]).eval()
     net.load_state_dict(load_file(folder / "weights.safetensors"))
     with torch.inference_mode():
         task.evaluate(net, out=tmp_path / "evaluation")
@@ -386,6 +458,28 @@ def test_predict_finds_what_the_evaluation_found(
     assert joints == pytest.approx(first["keypoints"], abs=1e-3)
 
 
+def test_predict_finds_the_objects_that_the_evaluation_found(
+    detection_winner: Path, tmp_path: Path
+) -> None:
+    task = load_task(DETECTION, prepare(DETECTION, lambda done, total: None))
+    with torch.inference_mode():
+        task.evaluate(trained(detection_winner), out=tmp_path)
+    entries = json.loads((tmp_path / "predictions.json").read_text())
+    expected = [entry for entry in entries if entry["image_id"] == entries[0]["image_id"]]
+    predict(open_winner(detection_winner), plan([detection_winner / "sample.png"]), tmp_path)
+    found = json.loads((tmp_path / "sample.json").read_text())["objects"]
+    assert len(found) == len(expected) > 5
+    for one, other in zip(found, expected, strict=True):
+        assert one["class"] == SYNTHETIC_CLASSES[other["category_id"] - 1]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=0.01)
+    masks, others = (
+        coco_mask.decode([one["segmentation"] for one in each]) for each in (found, expected)
+    )
+    assert (masks == others).mean() > 0.999  # but where a probability is a half
+    assert 0 < masks.mean() < 1
+
+
 def test_the_card_of_a_network_with_two_outputs_says_which_counts(
     winner: Path, ocr_winner: Path
 ) -> None:
@@ -403,6 +497,9 @@ def test_a_folder_holds_only_what_its_task_needs(
         assert not (folder / "network" / "predict.py").exists()
     for folder in (segmentation_winner, classification_winner):
         assert not (folder / "network" / "keypoints.py").exists()
+    for folder in (winner, segmentation_winner, classification_winner):
+        for name in ("objects.py", "frameworks.py", "detectors"):
+            assert not (folder / "network" / name).exists()
 
 
 def test_exporting_again_changes_nothing_and_another_trial_replaces_it(
@@ -502,6 +599,47 @@ def test_outputs_that_differ_are_told_and_nothing_is_left(
     assert not list(tmp_path.iterdir())
 
 
+def trained(folder: Path) -> Detector:
+    """The detector of an exported folder."""
+    about = json.loads((folder / "arch.json").read_text())
+    net = build(ArchSpec.from_dict(about["arch"]), head="v2p", num_outputs=16)
+    detector = build_detector(HRPyramid(net), DetectorSpec.from_dict(about["detector"]))
+    detector.load_state_dict(load_file(folder / "weights.safetensors"))
+    return detector.eval()
+
+
+@pytest.mark.parametrize(
+    ("score", "changed"),
+    [
+        (0.05, "roi_heads.mask_predictor.mask_fcn_logits.bias"),
+        (1.0, "backbone.network.body.conv1.weight"),  # nothing is found: the pyramid tells
+    ],
+)
+def test_a_detector_of_other_weights_is_not_taken_for_the_trained_one(
+    detection_winner: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    score: float,
+    changed: str,
+) -> None:
+    folder = shutil.copytree(detection_winner, tmp_path / "winner")
+    about = json.loads((folder / "arch.json").read_text())
+    about["detector"]["score"] = score
+    write_json(folder / "arch.json", about)
+    task = load_task(DETECTION, prepare(DETECTION, lambda done, total: None))
+    net = trained(folder)
+    inputs = export._inputs(net, task)
+    with torch.inference_mode():
+        assert bool(len(net(*inputs)[0]["boxes"])) == (score < 1)
+    if score < 1:  # what the clean process gives, which was asked for when this was exported
+        whole = export._outputs(trained(folder), inputs)
+        monkeypatch.setattr(export, "_run_alone", lambda *_: whole)
+    with torch.no_grad():
+        dict(net.named_parameters())[changed] += 0.25
+    with pytest.raises(RuntimeError, match="is not the trained one: outputs differ by up to"):
+        export._verify(folder, net, task)
+
+
 def test_the_clean_process_finds_what_this_one_finds(
     winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,11 +649,11 @@ def test_the_clean_process_finds_what_this_one_finds(
     (tmp_path / "network.py").write_text("raise ImportError('not of the folder')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RuntimeError) as caught:
-        export._run_alone(winner, torch.zeros(1, 3, 64, 64))
+        export._run_alone(winner, [torch.zeros(1, 3, 64, 64)])
     assert str(caught.value) == "the exported network could not be checked: of mine"
     (tmp_path / "safetensors" / "__init__.py").unlink()
     (tmp_path / "safetensors").rmdir()
-    (output,) = export._run_alone(winner, torch.zeros(1, 3, 64, 64))
+    (output,) = export._run_alone(winner, [torch.zeros(1, 3, 64, 64)])
     assert output.shape == (1, 17, 16, 16)
 
 

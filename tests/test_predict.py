@@ -13,17 +13,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.transforms import v2
 
 from hrnet_search import keypoints
 from hrnet_search.arch import hrnet
 from hrnet_search.cli import main
-from hrnet_search.drawing import draw_people
+from hrnet_search.detectors import Detector, HRPyramid, build_detector, init_detector
+from hrnet_search.drawing import DRAWN_SCORE, draw_objects, draw_people
 from hrnet_search.errors import InputError
+from hrnet_search.frameworks import DetectorSpec
 from hrnet_search.joints import COCO
-from hrnet_search.model import Network, build, init_weights
+from hrnet_search.model import build, init_weights
 from hrnet_search.predict import (
     VALID,
     Finder,
@@ -54,9 +58,24 @@ ABOUT: dict[str, dict[str, Any]] = {
         "task": "classification", "input_size": [64, 64], "centre": 0.875, "mean": MEAN,
         "std": STD, "classes": [f"class{number}" for number in range(7)],
     },
+    "detection": {
+        "task": "detection", "image_size": [60, 160], "padded": 32, "mean": MEAN, "std": STD,
+        "classes": ["ant", "bee", "cat"],
+    },
 }  # fmt: skip
 WITHIN = "must be within +-1000000 pixels, width and height 0.001 or more"
 HEADS = {"pose": "v1", "segmentation": "v2", "ocr": "ocr", "classification": "cls"}
+# Of kinds that are no tasks themselves.
+TASKS = {"ocr": "segmentation", "masks": "detection", "dense": "detection"}
+LEAN = {"channels": 16, "hidden": 32, "test_proposals": 50}
+DETECTORS = {
+    kind: DetectorSpec(framework=framework, num_classes=3, **LEAN)
+    for kind, framework in (
+        ("detection", "faster_rcnn"),
+        ("masks", "mask_rcnn"),
+        ("dense", "fcos"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -64,29 +83,53 @@ class Exported:
     """The folder of a network of random weights, and the network."""
 
     folder: Path
-    net: Network
+    net: torch.nn.Module
 
 
 def export(folder: Path, kind: str, **changes: Any) -> Exported:
     """The three files that make a winner."""
-    about = {**ABOUT["segmentation" if kind == "ocr" else kind], **changes}
+    about = {**ABOUT[TASKS.get(kind, kind)], **changes}
     count = len(about.get("keypoints", about.get("classes")))
-    net = build(SPEC, head=HEADS[kind], num_outputs=count)
-    init_weights(net, seed=0)
-    with torch.no_grad():  # so that BatchNorm does not do what it does at first
-        net.train()(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    arch: dict[str, Any] = {"arch": SPEC.to_dict()}
+    net: torch.nn.Module
+    if kind in DETECTORS:
+        net, detector = random_detector(DETECTORS[kind]), DETECTORS[kind]
+        arch |= {"head": detector.head, "num_outputs": 16, "detector": detector.to_dict()}
+    else:
+        net = build(SPEC, head=HEADS[kind], num_outputs=count)
+        init_weights(net, seed=0)
+        stir(net)
+        arch |= {"head": HEADS[kind], "num_outputs": count}
     folder.mkdir(parents=True)
     save_weights(net, folder / "weights.safetensors")
-    arch = {"arch": SPEC.to_dict(), "head": HEADS[kind], "num_outputs": count}
     (folder / "arch.json").write_text(json.dumps(arch))
     (folder / "preprocess.json").write_text(json.dumps(about))
     return Exported(folder, net.eval())
 
 
+def stir(net: torch.nn.Module) -> None:
+    """So that BatchNorm does not do what it does at first."""
+    with torch.no_grad():
+        net.train()(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+
+
+def random_detector(spec: DetectorSpec) -> Detector:
+    """Unlike one that is only initialised it has classes that it prefers."""
+    net = build_detector(HRPyramid(build(SPEC, head=spec.head, num_outputs=spec.channels)), spec)
+    init_detector(net, seed=0)
+    stir(net.backbone)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, weights in net.named_parameters():
+            if "predictor" in name or "cls_logits" in name:
+                weights.copy_(torch.randn(weights.shape, generator=generator) / 4)
+    return net
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
     base = tmp_path_factory.mktemp("winners")
-    return {kind: export(base / kind, kind) for kind in HEADS}
+    return {kind: export(base / kind, kind) for kind in (*HEADS, *DETECTORS)}
 
 
 def noise(file: Path, size: tuple[int, int] = (90, 120), seed: int = 0) -> Path:
@@ -108,12 +151,16 @@ def normalised(pixels: np.ndarray) -> Tensor:
 
 
 def run(
-    folder: Path, files: list[Path], out: Path, people: list[Person] | None = None
+    folder: Path,
+    files: list[Path],
+    out: Path,
+    people: list[Person] | None = None,
+    score: float = DRAWN_SCORE,
 ) -> list[dict[str, Any]]:
     """The records that were written."""
     winner = open_winner(folder)
     jobs = plan(find_images(files, winner), people)
-    predict(winner, jobs, out)
+    predict(winner, jobs, out, score=score)
     return [json.loads((out / f"{job.name}.json").read_text()) for job in jobs]
 
 
@@ -270,6 +317,128 @@ def test_scores_are_those_of_a_forward_pass_of_the_test_crop(
     assert record["class"] == f"class{order[0]}"
 
 
+def detected(net: torch.nn.Module, picture: Image.Image) -> dict[str, Tensor]:
+    """What a detector finds in a picture of 90x120 that is shown at 60x80 on 64x96."""
+    shown = picture.resize((80, 60), Image.Resampling.BILINEAR)
+    # Bit for bit as it is done elsewhere, for boxes of nearly equal scores might change places.
+    pixels = (torch.tensor(np.array(shown)).float() - torch.tensor(MEAN)) / torch.tensor(STD)
+    image = F.pad(pixels.permute(2, 0, 1)[None], (0, 16, 0, 4))
+    with torch.inference_mode():
+        (found,) = net(image, torch.tensor([[60, 80]]))
+    return found
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_objects_are_those_of_a_forward_pass_of_the_scaled_and_padded_picture(
+    exported: dict[str, Exported], tmp_path: Path, kind: str
+) -> None:
+    file = noise(tmp_path / "a.png", (90, 120))  # times 2/3
+    (record,) = run(exported[kind].folder, [file], tmp_path / "out", score=0.4)
+    found = detected(exported[kind].net, Image.open(file))
+    assert len(found["boxes"]) == len(record["objects"]) > 5
+    assert len(set(found["labels"].tolist())) > 1
+    for box, score, label, one in zip(
+        *(found[key] for key in ("boxes", "scores", "labels")), record["objects"], strict=True
+    ):
+        x1, y1, x2, y2 = (1.5 * box).tolist()
+        assert one["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=1e-2)
+        assert one["score"] == pytest.approx(float(score), abs=1e-4)
+        assert one["class"] == ["ant", "bee", "cat"][label - 1]
+        assert ("segmentation" in one) == (kind == "masks")
+    if kind == "masks":  # put in place by torchvision's function, which rounds boxes before
+        whole = paste_masks_in_image(found["masks"], 1.5 * found["boxes"], (90, 120))[:, 0] >= 0.5
+        decoded = coco_mask.decode([one["segmentation"] for one in record["objects"]])
+        assert (decoded.transpose(2, 0, 1) == whole.numpy()).mean() > 0.95
+        assert 0 < decoded.mean() < 1
+
+
+def test_only_objects_of_the_least_score_are_drawn(
+    exported: dict[str, Exported], tmp_path: Path
+) -> None:
+    file = noise(tmp_path / "a.png", (90, 120))
+    (record,) = run(exported["detection"].folder, [file], tmp_path / "out", score=0.4)
+    sure = [one for one in record["objects"] if one["score"] >= 0.4]
+    assert 0 < len(sure) < len(record["objects"])
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in (o["bbox"] for o in sure)]
+    names = ABOUT["detection"]["classes"]
+    labels, scores = [names.index(o["class"]) + 1 for o in sure], [o["score"] for o in sure]
+    expected = draw_objects(Image.open(file), boxes, labels, scores, names)
+    drawn = Image.open(tmp_path / "out" / "a.png")
+    assert drawn.tobytes() == expected.tobytes()
+
+
+class Known(torch.nn.Module):
+    """Finds what it is told, and keeps what it was shown."""
+
+    def __init__(self, **found: Tensor) -> None:
+        super().__init__()
+        self.found = found
+
+    def forward(self, image: Tensor, sizes: Tensor) -> list[dict[str, Tensor]]:
+        self.image, self.sizes = image, sizes
+        return [self.found]
+
+
+def find(
+    exported: Exported, net: Known, picture: Image.Image
+) -> tuple[list[dict[str, Any]], Image.Image]:
+    """The objects of the record, and the drawing."""
+    finder = Finder(open_winner(exported.folder))
+    finder.net = net
+    record, pictures = finder.find(picture, Job(Path("a.png"), "a"))
+    return record["objects"], pictures[".png"]
+
+
+def test_boxes_go_back_to_the_pictures_own_pixels(exported: dict[str, Exported]) -> None:
+    """98x75 is shown at min(60 / 75, 160 / 98) = 0.8: 60 high, 78.4 and so 78 wide."""
+    nan = float("nan")
+    net = Known(
+        boxes=torch.tensor([[7.8, 6, 39, 30], [-5, 0, 78.01, 60], [nan, 1, 2, 3], [1, 1, 2, 2]]),
+        scores=torch.tensor([0.9, 0.5, 0.5, nan]),
+        labels=torch.tensor([3, 1, 1, 1]),
+    )
+    found, _ = find(exported["detection"], net, Image.new("RGB", (98, 75), (255, 0, 0)))
+    assert net.sizes.tolist() == [[60, 78]]
+    assert net.image.shape == (1, 3, 64, 96)
+    red = (255 - MEAN[0]) / STD[0]
+    assert net.image[0, 0, 59, 77] == pytest.approx(red)
+    assert net.image[0, 0, 60:].abs().max() == net.image[0, 0, :, 78:].abs().max() == 0
+    assert [(one["class"], one["score"]) for one in found] == [
+        ("cat", pytest.approx(0.9)),
+        ("ant", 0.5),
+    ]
+    assert found[0]["bbox"] == pytest.approx([9.8, 7.5, 39.2, 30])
+    assert found[1]["bbox"] == pytest.approx([0, 0, 98, 75])  # and not beyond
+
+
+def test_masks_fill_the_half_of_the_box_that_they_say(exported: dict[str, Exported]) -> None:
+    mask = torch.zeros(1, 1, 28, 28)
+    mask[..., :14] = 1  # the left half
+    net = Known(
+        boxes=torch.tensor([[20.0, 10.0, 60.0, 50.0]]),
+        scores=torch.tensor([0.9]),
+        labels=torch.tensor([2]),
+        masks=mask,
+    )
+    (found,), _ = find(exported["masks"], net, Image.new("RGB", (240, 180)))  # times 3
+    assert found["bbox"] == pytest.approx([60, 30, 120, 120])
+    expected = np.zeros((180, 240), dtype=np.uint8)
+    expected[30:150, 60:120] = 1
+    decoded = coco_mask.decode([found["segmentation"]])[..., 0]
+    assert np.array_equal(decoded, expected)
+
+
+def test_a_picture_without_objects_stays_as_it_is(exported: dict[str, Exported]) -> None:
+    net = Known(
+        boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.long),
+        masks=torch.zeros(0, 1, 28, 28),
+    )  # fmt: skip
+    picture = Image.radial_gradient("L").resize((640, 480)).convert("RGB")
+    found, drawn = find(exported["masks"], net, picture)
+    assert found == []
+    assert drawn.tobytes() == picture.tobytes()
+
+
 def test_a_picture_that_its_camera_turned_is_seen_upright(
     exported: dict[str, Exported], tmp_path: Path
 ) -> None:
@@ -386,7 +555,7 @@ def test_a_folder_that_is_none_of_an_exported_network_is_refused(
         ("arch.json", {"head": "v9"}, ["arch.json: head: 'v9'", "must be one of"]),
         ("arch.json", {"arch": {"rival": "x"}}, ["arch.json"]),
         ("arch.json", {"num_outputs": 5}, ["has 17 names of outputs, but the network has 5"]),
-        ("preprocess.json", {"task": "detection"}, ["preprocess.json: task: 'detection'"]),
+        ("preprocess.json", {"task": "tracking"}, ["preprocess.json: task: 'tracking'"]),
         ("preprocess.json", {"task": ["pose"]}, ["preprocess.json: task"]),
         ("preprocess.json", {"mean": [1, 2]}, ["preprocess.json: mean: [1, 2]"]),
         ("preprocess.json", {"std": [1, 0, 1]}, ["preprocess.json: std: [1, 0, 1]"]),
@@ -420,6 +589,38 @@ def test_every_key_that_is_needed_is_asked_for(
             (folder / "preprocess.json").write_text(json.dumps(rest))
             assert message(lambda folder=folder: open_winner(folder)).endswith(f"{key}: is missing")
     assert {key for about in ABOUT.values() for key in about} <= set(VALID)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "part"),
+    [
+        ("arch.json", {"detector": None}, "arch.json: detector: None: is not what an exported"),
+        ("arch.json", {"detector": {"num_classes": 3}}, "arch.json: detector.framework: is miss"),
+        ("arch.json", {"framework": "yolo"}, "detector.framework: 'yolo': must be one of"),
+        ("arch.json", {"framework": ["fcos"]}, "detector.framework: ['fcos']: must be one of"),
+        ("arch.json", {"framework": "fcos"}, "head: 'v2p': must be v2p_s2, which fcos stands on"),
+        ("arch.json", {"hiden": 3}, "detector.hiden: unknown key; did you mean 'hidden'?"),
+        ("arch.json", {"hidden": 0.5}, "detector.hidden: 0.5: must be a whole number"),
+        ("arch.json", {"nms": "x"}, "detector.nms: 'x': must be a number of at least 0"),
+        ("arch.json", {"semantic": 1}, "detector.semantic: 1: must be true or false"),
+        ("arch.json", {"anchor_ratios": 5}, "detector.anchor_ratios: 5: must be numbers"),
+        ("arch.json", {"anchor_ratios": []}, "detector.anchor_ratios: (): must be numbers"),
+        ("arch.json", {"num_classes": 4}, "3 names of outputs, but the network has 4"),
+        ("preprocess.json", {"image_size": [60]}, "preprocess.json: image_size: [60]"),
+        ("preprocess.json", {"image_size": [160, 60]}, "preprocess.json: image_size: [160, 60]"),
+        ("preprocess.json", {"image_size": [0, 60]}, "preprocess.json: image_size: [0, 60]"),
+        ("preprocess.json", {"padded": 0}, "preprocess.json: padded: 0"),
+    ],
+)
+def test_detectors_that_export_did_not_write_are_refused(
+    exported: dict[str, Exported], tmp_path: Path, file: str, change: dict[str, Any], part: str
+) -> None:
+    folder = shutil.copytree(exported["detection"].folder, tmp_path / "winner")
+    content = json.loads((folder / file).read_text())
+    inside = file == "arch.json" and "detector" not in change
+    (content["detector"] if inside else content).update(change)
+    (folder / file).write_text(json.dumps(content))
+    assert part in message(lambda: open_winner(folder))
 
 
 def test_weights_of_another_network_are_refused(
@@ -470,6 +671,16 @@ def test_an_image_that_is_too_small_as_it_is_seen_is_named_before_the_first_is_l
     assert text.startswith(f"{file}: '60x600': is seen at {seen} pixels, which must be at least 32")
     if "base_length" in changes:
         assert find_images([noise(tmp_path / "a.png", (75, 98))], winner)
+
+
+def test_a_strip_that_a_detector_cannot_see_is_named(
+    exported: dict[str, Exported], tmp_path: Path
+) -> None:
+    winner = open_winner(exported["detection"].folder)
+    file = noise(tmp_path / "strip.png", (1, 400))  # times 0.4, on a multiple of 32
+    text = message(lambda: find_images([file], winner))
+    assert text.startswith(f"{file}: '1x400': is seen at 32x160 pixels, which must be at least 64")
+    assert find_images([noise(tmp_path / "a.png", (33, 80))], winner)
 
 
 def write(file: Path, data: bytes) -> Path:
@@ -627,15 +838,37 @@ def test_the_command_writes_and_says_where(
     assert counts == [0, 1]
 
 
+def test_the_command_draws_objects_of_the_score_that_it_is_told(
+    exported: dict[str, Exported], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = noise(tmp_path / "a.png")
+    folder = exported["detection"].folder
+    for name, given in (("default", []), ("all", ["--score", "0"]), ("told", ["--score", "0.3"])):
+        assert command(capsys, folder, file, "--out", tmp_path / name, *given)[0] == 0
+    default, everything, told = (
+        (tmp_path / name / "a.png").read_bytes() for name in ("default", "all", "told")
+    )
+    assert default == told != everything
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    assert f"(default: {DRAWN_SCORE})" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_command_refuses_with_one_line_and_writes_nothing(
     exported: dict[str, Exported], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out, boxes = noise(tmp_path / "a.png"), tmp_path / "out", tmp_path / "boxes.json"
     boxes.write_text("[]")
-    pose, segmentation = (exported[kind].folder for kind in ("pose", "segmentation"))
+    kinds = ("pose", "segmentation", "detection")
+    pose, segmentation, detection = (exported[kind].folder for kind in kinds)
     for given, part in (
         ((segmentation, file, "--out", out, "--boxes", boxes), "--boxes: "),
         ((pose, file, "--out", out, "--boxes", tmp_path / "none.json"), "none.json: cannot be"),
+        ((pose, file, "--out", out, "--score", "0.5"), "--score: 0.5: is for networks that find"),
+        ((detection, file, "--out", out, "--score", "1.5"), "'1.5': must be a number from 0 to 1"),
+        ((detection, file, "--out", out, "--score", "nan"), "'nan': must be a number from 0 to 1"),
+        ((detection, file, "--out", out, "--score", "x"), "'x': must be a number from 0 to 1"),
+        ((detection, file, "--out", out, "--boxes", boxes), "this one is for detection"),
         ((pose, file, "--out", tmp_path), "--out: "),
         ((pose, file, "--out", pose / "new"), "holds what is read; results need a folder"),
         ((pose, file, "--out", file), "--out: "),

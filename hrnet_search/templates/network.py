@@ -1,4 +1,7 @@
-"""The exported network. Imports torch and the standard library; weights come as safetensors."""
+"""The exported network. Imports torch and the standard library; weights come as safetensors.
+
+A detector needs torchvision as well.
+"""
 
 import json
 from pathlib import Path
@@ -7,11 +10,11 @@ from typing import Any
 import torch
 
 from .arch import ArchSpec
-from .model import Network, build
+from .model import build
 
 
-def load_network(folder: str | Path, *, weights: bool = True) -> Network:
-    """The network of an exported folder, in evaluation mode.
+def load_network(folder: str | Path, *, weights: bool = True) -> torch.nn.Module:
+    """The network of an exported folder, in evaluation mode: a `Network`, or a `Detector` on one.
 
     Args:
         folder: Where `arch.json` and `weights.safetensors` are.
@@ -20,6 +23,11 @@ def load_network(folder: str | Path, *, weights: bool = True) -> Network:
     description = json.loads((Path(folder) / "arch.json").read_text())
     spec = ArchSpec.from_dict(description["arch"])
     net = build(spec, head=description["head"], num_outputs=description["num_outputs"])
+    if "detector" in description:
+        from .detectors import HRPyramid, build_detector
+        from .frameworks import DetectorSpec
+
+        net = build_detector(HRPyramid(net), DetectorSpec.from_dict(description["detector"]))
     if weights:
         from safetensors.torch import load_file
 
