@@ -1,8 +1,8 @@
 """The paper's cost columns beside ours.
 
 `cost_table` computes one table as plain data; `markdown`, `csv_text`, `html_page` and `text` word
-several. HRNets are counted in closed form; torch is imported for networks of others alone, which
-are built without memory, on the meta device.
+several. HRNets are counted in closed form; torch is imported for detectors and networks of others
+alone, which are built without memory, on the meta device.
 """
 
 import csv
@@ -18,18 +18,32 @@ from typing import TYPE_CHECKING, NamedTuple
 from .arch import hrnet
 from .cost import FLOAT_BYTES, Cost, cost
 from .errors import InputError, nearest_name
-from .paper.costs import COSTS, Baseline, CostRow, HRNet, Size, Training
+from .frameworks import DetectorSpec
+from .paper.costs import (
+    COSTS,
+    UNITS,
+    Baseline,
+    CostRow,
+    Counting,
+    Detector,
+    HRNet,
+    Size,
+    Training,
+)
 from .presets import PRESETS
 
 if TYPE_CHECKING:
     from torch import nn
 
-MEGA, GIGA = 10**6, 2**30  # the paper's #Params and GFLOPs
+    from .detectors import Pyramid
+
+GIB = 2**30
 TOLERANCE = 0.005
 VERDICTS = ("", "ok", "rounding", "differs")  # from none to worst
 COLUMNS = {"params": "#Params", "gflops": "GFLOPs"}
 LEGEND = (
-    "GFLOPs are multiply-adds of convolutions and linear layers / 2^30. Verdict: ok within 0.5 % "
+    "GFLOPs are multiply-adds of convolutions and linear layers / 2^30, unless a note has another "
+    "unit. Verdict: ok within 0.5 % "
     "of the printed figure; rounding if ours, rounded or cut off after the printed digits, is the "
     "printed figure; differs otherwise, with what is known of the reason."
 )
@@ -62,11 +76,12 @@ class CostTableRow:
     Args:
         network: Method and backbone.
         input_size: (H, W) in pixels, for which GFLOPs are, or None.
-        params: #Params in the table's unit.
-        gflops: Multiply-adds of convolutions and linear layers / 2**30.
+        params: #Params in the row's unit.
+        gflops: Multiply-adds of convolutions and linear layers in the row's unit.
         memory: GiB of a training step on one GPU, never with a verdict, or None.
         verdict: The worse of those of #Params and GFLOPs.
         notes: What is known of the row; of each figure that differs, the reason.
+        units: Of #Params and of GFLOPs, keys of `paper.costs.UNITS`.
     """
 
     network: str
@@ -76,6 +91,7 @@ class CostTableRow:
     memory: Cell | None
     verdict: str
     notes: tuple[str, ...]
+    units: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -85,14 +101,12 @@ class CostTable:
     Args:
         name: Its key in `COSTS`.
         title: Where it stands and what it shows.
-        params_unit: "M" or "2^20".
         rows: In the printed order.
         remark: What holds for all rows, may be empty.
     """
 
     name: str
     title: str
-    params_unit: str
     rows: tuple[CostTableRow, ...]
     remark: str
 
@@ -117,11 +131,12 @@ class Deviation(NamedTuple):
     reason: str
 
 
-def cost_table(name: str) -> CostTable:
+def cost_table(name: str, on_row: Callable[[], None] = lambda: None) -> CostTable:
     """The cost columns of a table, printed and ours.
 
     Args:
         name: A key of `paper.costs.COSTS`, such as "1", "zoo" or "cvpr-fig6".
+        on_row: Is called after each row: those of networks of others and detectors take time.
 
     Raises:
         InputError: There is no such table.
@@ -130,8 +145,11 @@ def cost_table(name: str) -> CostTable:
         rule = f"must be one of {', '.join(COSTS)}"
         raise InputError(rule, key="table", value=name, nearest=nearest_name(name, COSTS))
     printed = COSTS[name]
-    rows = tuple(_row(row) for row in printed.rows)
-    return CostTable(name, printed.title, printed.params_unit, rows, printed.remark)
+    rows = []
+    for row in printed.rows:
+        rows.append(_row(row))
+        on_row()
+    return CostTable(name, printed.title, tuple(rows), printed.remark)
 
 
 def deviations(tables: Iterable[CostTable]) -> list[Deviation]:
@@ -159,15 +177,18 @@ def _row(printed: CostRow) -> CostTableRow:
     params, gflops = _ours(printed)
     cells = compared(printed.params, params), compared(printed.gflops, gflops)
     worst = max((cell.verdict for cell in cells), key=VERDICTS.index)
-    size = printed.input_size
-    return CostTableRow(printed.network, size, *cells, _memory(printed), worst, _notes(printed))
+    units = printed.params_unit, printed.gflops_unit
+    memory, notes = _memory(printed), _notes(printed, cells)
+    return CostTableRow(printed.network, printed.input_size, *cells, memory, worst, notes, units)
 
 
-def _notes(printed: CostRow) -> tuple[str, ...]:
-    """The row's note, then each reason with the figures that it is for."""
+def _notes(printed: CostRow, cells: tuple[Cell, Cell]) -> tuple[str, ...]:
+    """The row's note, then each reason with the figures that differ and that it is for."""
     notes = [printed.note] if printed.note else []
-    for reason in dict.fromkeys(printed.reasons.values()):
-        figures = [COLUMNS[name] for name, other in printed.reasons.items() if other == reason]
+    verdicts = {name: cell.verdict for name, cell in zip(COLUMNS, cells, strict=True)}
+    reasons = {n: why for n, why in printed.reasons.items() if verdicts[n] == "differs"}
+    for reason in dict.fromkeys(reasons.values()):
+        figures = [COLUMNS[name] for name, other in reasons.items() if other == reason]
         notes.append(f"{', '.join(figures)}: {reason}")
     return tuple(notes)
 
@@ -193,12 +214,14 @@ def _ours(row: CostRow) -> tuple[float | None, float | None]:
     """#Params and GFLOPs of the row's network, if it is one of this package."""
     if row.ours is None or row.input_size is None:
         return None, None
-    if isinstance(row.ours, Baseline):
+    if isinstance(row.ours, Detector):
+        params, macs = _detector_cost(row.ours, row.input_size)
+    elif isinstance(row.ours, Baseline):
         params, macs = _baseline_cost(row.ours, row.input_size)
     else:
         counted = _hrnet_cost(row.ours, row.input_size)
         params, macs = counted.params, counted.macs
-    return params / MEGA, macs / GIGA
+    return params / UNITS[row.params_unit], macs / UNITS[row.gflops_unit]
 
 
 def _memory(row: CostRow) -> Cell | None:
@@ -207,7 +230,7 @@ def _memory(row: CostRow) -> Cell | None:
         return None
     if not isinstance(row.ours, HRNet):
         return Cell(row.training.memory, None, None, "")
-    return Cell(row.training.memory, _training_memory(row.ours, row.training) / GIGA, None, "")
+    return Cell(row.training.memory, _training_memory(row.ours, row.training) / GIB, None, "")
 
 
 def _hrnet_cost(network: HRNet, input_size: Size) -> Cost:
@@ -245,6 +268,84 @@ def _baseline(network: Baseline) -> "nn.Module":
         return rival(network.rival, network.num_outputs)
 
 
+def _detector_cost(network: Detector, input_size: Size) -> tuple[int, int]:
+    """Parameters and multiply-adds, of what the row counts.
+
+    The pyramid and what stands on it are counted apart: many rows share either.
+    """
+    how, spec, name = network.counting, network.spec, network.backbone
+    first = how.stride_first and name not in PRESETS
+    pyramid = _pyramid_cost(name, spec.head, spec.channels, first, input_size)
+    params, macs = _framework_cost(spec, how, pyramid.strides, pyramid.maps)
+    norms = 0 if how.norms else pyramid.norms
+    return params + pyramid.params - norms, macs + pyramid.macs
+
+
+class _PyramidCost(NamedTuple):
+    """Parameters, those of BatchNorm among them, multiply-adds; of each map stride and (h, w)."""
+
+    params: int
+    norms: int
+    macs: int
+    strides: tuple[int, ...]
+    maps: tuple[Size, ...]
+
+
+@functools.cache
+def _pyramid_cost(
+    name: str, head: str, channels: int, stride_first: bool, input_size: Size
+) -> _PyramidCost:
+    """Of a detector's backbone."""
+    from torch import nn
+
+    from .profiling.detectors import pyramid_cost
+
+    pyramid = _pyramid(name, head, channels, stride_first)
+    found = [m for m in pyramid.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = sum(p.numel() for norm in found for p in norm.parameters())
+    macs, maps = pyramid_cost(pyramid, input_size)
+    params = sum(p.numel() for p in pyramid.parameters())
+    return _PyramidCost(params, norms, macs, pyramid.strides, maps)
+
+
+def _pyramid(name: str, head: str, channels: int, stride_first: bool) -> "Pyramid":
+    """A detector's backbone, without memory for its parameters."""
+    import torch
+
+    from .baselines import rival_pyramid
+    from .detectors import HRPyramid
+    from .model import build
+
+    with torch.device("meta"):
+        if name in PRESETS:
+            body = hrnet(task="detection", **PRESETS[name])
+            return HRPyramid(build(body, head=head, num_outputs=channels))
+        return rival_pyramid(name, head, channels, stride_in_1x1=stride_first)
+
+
+@functools.cache
+def _framework_cost(
+    spec: DetectorSpec, how: Counting, strides: tuple[int, ...], maps: tuple[Size, ...]
+) -> tuple[int, int]:
+    """Parameters and multiply-adds of what stands on a pyramid with these maps."""
+    import torch
+    from torch import nn
+
+    from .detectors import build_detector
+    from .profiling.detectors import GivenMaps, layer_macs
+
+    with torch.device("meta"):
+        net = build_detector(GivenMaps(maps, strides, spec.channels), spec)
+        if spec.framework == "htc":
+            net.get_submodule("semantic").logits = nn.Conv2d(spec.channels, how.semantic, 1)
+    anything = (1, 1)  # the maps are given
+    found = layer_macs(
+        net, anything, regions=how.regions, masked=how.masked, at_output=how.at_output
+    )
+    macs = [n for name, n in found.items() if how.predictor or "box_predictor" not in name]
+    return sum(p.numel() for p in net.parameters()), sum(macs)
+
+
 # --- words --------------------------------------------------------------------------------------
 
 
@@ -272,7 +373,7 @@ def csv_text(tables: Sequence[CostTable]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        ["table", "network", "height", "width", "params_unit"]
+        ["table", "network", "height", "width", "params_unit", "gflops_unit"]
         + [f"{column}_{what}" for column in COLUMNS for what in Cell._fields]
         + ["memory_printed", "memory_ours", "verdict", "notes"]
     )
@@ -282,7 +383,7 @@ def csv_text(tables: Sequence[CostTable]) -> str:
             size = row.input_size or ("", "")
             figures = [*row.params, *row.gflops, memory.printed, memory.ours, row.verdict]
             notes = "; ".join(row.notes)
-            writer.writerow([table.name, row.network, *size, table.params_unit, *figures, notes])
+            writer.writerow([table.name, row.network, *size, *row.units, *figures, notes])
     return out.getvalue()
 
 
@@ -311,8 +412,9 @@ def deviations_markdown(found: Iterable[Deviation]) -> str:
 
 def _lay(table: CostTable) -> _Laid:
     with_memory = any(row.memory for row in table.rows)
-    head = ["Network", "Input", f"#Params ({table.params_unit})", "ours", "difference"]
-    head += ["GFLOPs", "ours", "difference"]
+    units = [set(column) for column in zip(*(row.units for row in table.rows), strict=True)]
+    params = f"#Params ({units[0].pop()})" if len(units[0]) == 1 else "#Params"  # else in notes
+    head = ["Network", "Input", params, "ours", "difference", "GFLOPs", "ours", "difference"]
     head += ["Memory (G)", "ours (GiB)"] if with_memory else []
     notes = list(dict.fromkeys(note for row in table.rows for note in row.notes))
     body = []

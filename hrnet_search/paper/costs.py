@@ -9,15 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..frameworks import FRAMEWORKS, DetectorSpec
 from . import TABLES
 
 Size = tuple[int, int]
+UNITS: Mapping[str, int] = {"M": 10**6, "2^20": 2**20, "10^9": 10**9, "2^30": 2**30}
 
 POSE, POSE_LARGE = (256, 192), (384, 288)
 CITYSCAPES, CITYSCAPES_CROP = (1024, 2048), (512, 1024)
 PASCAL, PASCAL_OCR, LIP = (480, 480), (520, 520), (473, 473)
 FACE, IMAGENET = (256, 256), (224, 224)
-DETECTION, DETECTION_TRAINING = (800, 1216), (800, 1333)
+DETECTION, DETECTION_TRAINING = (800, 1216), (800, 1333)  # 800x1200, padded to a multiple of 32
+KEYPOINTS = (511, 511)  # CenterNet
 GPUS = 4  # of one training run; the printed memory is one GPU's
 
 
@@ -49,6 +52,45 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Counting:
+    """What the printed cost of a detector holds; it was counted in several ways.
+
+    Args:
+        regions: Proposals that each stage looks at.
+        masked: Regions whose masks are made.
+        norms: Are BatchNorm's among the #Params?
+        predictor: Are the layers that classify and fit a region among the GFLOPs?
+        at_output: Is a transposed convolution counted at every place that it puts out?
+        semantic: Classes of the branch that segments the image, of Hybrid Task Cascade.
+        stride_first: Has a ResNet's bottleneck its stride in the first 1x1 convolution (He et
+            al.), not in the 3x3?
+    """
+
+    regions: int = 0
+    masked: int = 0
+    norms: bool = True
+    predictor: bool = True
+    at_output: bool = False
+    semantic: int = 0
+    stride_first: bool = False
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector of this package.
+
+    Args:
+        backbone: A key of `presets.PRESETS` or of `rivals.RIVALS`.
+        spec: The rest.
+        counting: How the paper counted it.
+    """
+
+    backbone: str
+    spec: DetectorSpec
+    counting: Counting
+
+
+@dataclass(frozen=True)
 class Training:
     """Memory of a training step.
 
@@ -76,16 +118,20 @@ class CostRow:
         note: What a reader should know of this row alone.
         reasons: "params" or "gflops" -> what is known of a figure that differs from ours.
         training: Memory, where it is printed.
+        params_unit: Of the printed #Params, a key of `UNITS`.
+        gflops_unit: Of the printed GFLOPs, a key of `UNITS`.
     """
 
     network: str
     input_size: Size | None
     params: str
     gflops: str
-    ours: HRNet | Baseline | None = None
+    ours: HRNet | Baseline | Detector | None = None
     note: str = ""
     reasons: Mapping[str, str] = field(default_factory=dict)
     training: Training | None = None
+    params_unit: str = "M"
+    gflops_unit: str = "2^30"
 
 
 @dataclass(frozen=True)
@@ -96,28 +142,44 @@ class PrintedCosts:
         title: Where it stands and what it shows.
         rows: In the printed order.
         remark: What holds for all rows.
-        params_unit: Of the printed #Params.
     """
 
     title: str
     rows: tuple[CostRow, ...]
     remark: str = ""
-    params_unit: str = "M"
 
 
 # --- what is known of figures that differ -------------------------------------------------------
 
 NOT_BUILT = "not a network of this package"
-NO_DETECTOR = "no detector in this package yet"
+NO_HOURGLASS = "CenterNet's hourglass backbones are not built"
 DECONVOLUTIONS = (
     "SimpleBaseline's GFLOPs count transposed convolutions four times, here as in the official "
     "code; without that ResNet-50, 101, 152 have 5.05, 8.44, 11.83 at 256x192."
 )
 DETECTION_UNITS = (
-    "Printed #Params of Faster R-CNN leave BatchNorm out and are in units of 2^20; its GFLOPs fit "
-    "images of 800x1200, padded to a multiple of 32, and 512 proposals, without the two output "
-    "layers. Other detectors were not recounted."
+    "The paper does not say how detectors were counted: units, input, proposals and what is left "
+    "out are those with which the figures come out, see the notes. Ours are for 80 classes at the "
+    "input given, which is 800x1200 padded to a multiple of 32 but for CenterNet's."
 )
+COUNTED_FASTER = (
+    "#Params / 2^20 without BatchNorm's; GFLOPs / 2^30 with 512 proposals, without the two layers "
+    "that classify and fit them (0.2)"
+)
+COUNTED_STAGES = "#Params in M; GFLOPs / 10^9 with 1000 proposals in each stage"
+COUNTED_MASKS = (
+    "#Params in M; GFLOPs / 10^9 with 1000 proposals in each stage and masks of 100 regions; "
+    "transposed convolutions count four times, as in Table 1"
+)
+COUNTED_FCOS = "#Params in M; GFLOPs / 10^9"
+COUNTED: Mapping[str, str] = {
+    "cascade_rcnn": COUNTED_STAGES,
+    "mask_rcnn": COUNTED_MASKS,
+    "cascade_mask_rcnn": COUNTED_MASKS,
+    "htc": f"{COUNTED_MASKS}; 183 classes, COCO-Stuff's, in the branch that segments the image",
+}
+COUNTED_CENTERNET = "#Params in M; GFLOPs / 2^30"
+COUNTED_W48 = "#Params / 2^20 with BatchNorm's; GFLOPs / 2^30"
 MEMORY = (
     f"Printed memory is taken for that of one of {GPUS} GPUs: 32 images of 256x192 (pose), 2 of "
     "512x1024 (segmentation), 2 of 800x1333 (detection). Ours is the closed form for as many, "
@@ -156,10 +218,34 @@ README_PASCAL = (
     "area: 696.18 x 480^2 / (1024 x 2048) = 76.48"
 )
 README_LIP = "printed in the README of HRNet-Semantic-Segmentation, not in the paper"
+ELEMENTWISE = {
+    "gflops": "not known; as much as BatchNorm, ReLU and pooling, not counted here, would add, or "
+    "twice that"
+}
+FROZEN = {
+    "params": "without what a fine-tuned ResNet freezes, BatchNorm, stem and first stage, "
+    "ResNet-50 has 32.02 and ResNet-101 50.96"
+}
+W48_KEYPOINTS = {"gflops": "not known; the figure for W64 comes out in the same way"}
 SCALED_MPII = {"gflops": "15.7 x 4 / 3, from 256x192: rounded before it was scaled"}
 
 
 # --- rows ---------------------------------------------------------------------------------------
+
+R50_FPN, R101_FPN, X101_FPN = "ResNet-50-FPN", "ResNet-101-FPN", "ResNeXt-101-64x4d-FPN"
+W18, W32, W48, W64 = (f"HRNetV2p-W{width}" for width in (18, 32, 48, 64))
+BACKBONES: Mapping[str, str] = {  # of detectors, as printed -> a key of `PRESETS` or `RIVALS`
+    R50_FPN: "resnet50_fpn",
+    R101_FPN: "resnet101_fpn",
+    X101_FPN: "resnext101_64x4d_fpn",
+    W18: "w18",
+    W32: "w32",
+    W48: "w48",
+    W64: "w64",
+}
+FASTER = Counting(regions=512, norms=False, predictor=False, stride_first=True)
+STAGES = Counting(regions=1000, masked=100, at_output=True, semantic=183)  # COCO-Stuff's
+ONE_STAGE = Counting(stride_first=True)
 
 
 def _pose(network: str, preset: str, size: Size, params: str, gflops: str) -> CostRow:
@@ -237,15 +323,86 @@ def _printed(network: str, size: Size | None, params: str, gflops: str) -> CostR
     return CostRow(network, size, params, gflops, note=NOT_BUILT)
 
 
-def _faster_rcnn(network: str, params: str, gflops: str, memory: str = "") -> CostRow:
+def _detector(
+    framework: str,
+    backbone: str,
+    params: str,
+    gflops: str,
+    *,
+    note: str,
+    counting: Counting,
+    size: Size = DETECTION,
+    params_unit: str = "M",
+    gflops_unit: str = "10^9",
+    reasons: Mapping[str, str] | None = None,
+) -> CostRow:
+    """A row of Table 7; `backbone` is a key of `BACKBONES`."""
+    spec = DetectorSpec(framework=framework, num_classes=80)
+    ours = Detector(BACKBONES[backbone], spec, counting)
+    name = f"{FRAMEWORKS[framework].title}, {backbone}"
+    units = params_unit, gflops_unit
+    return CostRow(name, size, params, gflops, ours, note, reasons or {}, None, *units)
+
+
+def _faster_rcnn(
+    backbone: str, params: str = "", gflops: str = "", *, network: str = "", memory: str = ""
+) -> CostRow:
+    row = _detector(
+        "faster_rcnn",
+        backbone,
+        params,
+        gflops,
+        note=COUNTED_FASTER,
+        counting=FASTER,
+        params_unit="2^20",
+        gflops_unit="2^30",
+    )
     training = Training(memory, DETECTION_TRAINING, 8 // GPUS) if memory else None
-    return CostRow(network, DETECTION, params, gflops, note=NO_DETECTOR, training=training)
+    return replace(row, network=network or row.network, training=training)
 
 
-def _detectors(framework: str, figures: Iterable[tuple[str, str, str]]) -> Iterator[CostRow]:
-    """Rows of Table 7: (backbone, #Params, GFLOPs) each; their input sizes are not printed."""
+def _stages(
+    framework: str, figures: Iterable[tuple[str, str, str]], *, reasons: Mapping[str, str]
+) -> Iterator[CostRow]:
+    """Rows of a two-stage framework but Faster R-CNN: (backbone, #Params, GFLOPs) each."""
+    note = COUNTED[framework]
     for backbone, params, gflops in figures:
-        yield CostRow(f"{framework}, {backbone}", None, params, gflops, note=NO_DETECTOR)
+        yield _detector(
+            framework, backbone, params, gflops, note=note, counting=STAGES, reasons=reasons
+        )
+
+
+def _fcos(backbone: str, params: str, gflops: str, reasons: Mapping[str, str]) -> CostRow:
+    return _detector(
+        "fcos", backbone, params, gflops, note=COUNTED_FCOS, counting=ONE_STAGE, reasons=reasons
+    )
+
+
+def _centernet(
+    backbone: str,
+    params: str,
+    gflops: str,
+    *,
+    note: str,
+    unit: str,
+    reasons: Mapping[str, str] | None = None,
+) -> CostRow:
+    return _detector(
+        "centernet",
+        backbone,
+        params,
+        gflops,
+        note=note,
+        counting=ONE_STAGE,
+        size=KEYPOINTS,
+        params_unit=unit,
+        gflops_unit="2^30",
+        reasons=reasons,
+    )
+
+
+def _hourglass(depth: int, params: str, gflops: str) -> CostRow:
+    return CostRow(f"CenterNet, Hourglass-{depth}", KEYPOINTS, params, gflops, note=NO_HOURGLASS)
 
 
 def _pose_memory(memory: str) -> Training:
@@ -395,20 +552,17 @@ TABLE6 = PrintedCosts(
     NO_COST,
 )
 
-R50_FPN, R101_FPN, X101_FPN = "ResNet-50-FPN", "ResNet-101-FPN", "ResNeXt-101-64x4d-FPN"
-W18, W32, W48, W64 = (f"HRNetV2p-W{width}" for width in (18, 32, 48, 64))
-
 TABLE7 = PrintedCosts(
     "Table 7: COCO, detection",
     (
-        _faster_rcnn(f"Faster R-CNN, {R50_FPN}", "39.8", "172.3"),
-        _faster_rcnn(f"Faster R-CNN, {W18}", "26.2", "159.1"),
-        _faster_rcnn(f"Faster R-CNN, {R101_FPN}", "57.8", "239.4"),
-        _faster_rcnn(f"Faster R-CNN, {W32}", "45.0", "245.3"),
-        _faster_rcnn(f"Faster R-CNN, {X101_FPN}", "94.9", "381.8"),
-        _faster_rcnn(f"Faster R-CNN, {W48}", "79.4", "399.1"),
-        *_detectors(
-            "Cascade R-CNN",
+        _faster_rcnn(R50_FPN, "39.8", "172.3"),
+        _faster_rcnn(W18, "26.2", "159.1"),
+        _faster_rcnn(R101_FPN, "57.8", "239.4"),
+        _faster_rcnn(W32, "45.0", "245.3"),
+        _faster_rcnn(X101_FPN, "94.9", "381.8"),
+        _faster_rcnn(W48, "79.4", "399.1"),
+        *_stages(
+            "cascade_rcnn",
             (
                 (R50_FPN, "69.4", "226.2"),
                 (W18, "55.1", "207.8"),
@@ -417,27 +571,18 @@ TABLE7 = PrintedCosts(
                 (X101_FPN, "127.3", "448.3"),
                 (W48, "111.0", "466.5"),
             ),
+            reasons=ELEMENTWISE,
         ),
-        *_detectors(
-            "FCOS",
-            (
-                (R50_FPN, "32.0", "190.0"),
-                (W18, "17.5", "180.3"),
-                (R101_FPN, "51.0", "261.2"),
-                (W32, "37.3", "273.3"),
-            ),
-        ),
-        *_detectors(
-            "CenterNet",
-            (
-                ("Hourglass-52", "104.8", "227.0"),
-                (W48, "73.6", "217.1"),
-                ("Hourglass-104", "210.1", "388.4"),
-                (W64, "127.7", "318.5"),
-            ),
-        ),
-        *_detectors(
-            "Cascade Mask R-CNN",
+        _fcos(R50_FPN, "32.0", "190.0", FROZEN),
+        _fcos(W18, "17.5", "180.3", ELEMENTWISE),
+        _fcos(R101_FPN, "51.0", "261.2", FROZEN),
+        _fcos(W32, "37.3", "273.3", ELEMENTWISE),
+        _hourglass(52, "104.8", "227.0"),
+        _centernet(W48, "73.6", "217.1", note=COUNTED_W48, unit="2^20", reasons=W48_KEYPOINTS),
+        _hourglass(104, "210.1", "388.4"),
+        _centernet(W64, "127.7", "318.5", note=COUNTED_CENTERNET, unit="M"),
+        *_stages(
+            "cascade_mask_rcnn",
             (
                 (R50_FPN, "77.3", "431.7"),
                 (W18, "63.1", "413.1"),
@@ -446,9 +591,10 @@ TABLE7 = PrintedCosts(
                 (X101_FPN, "135.2", "653.7"),
                 (W48, "118.9", "671.9"),
             ),
+            reasons=ELEMENTWISE,
         ),
-        *_detectors(
-            "Hybrid Task Cascade",
+        *_stages(
+            "htc",
             (
                 (R50_FPN, "80.3", "476.9"),
                 (W18, "66.1", "458.3"),
@@ -457,19 +603,20 @@ TABLE7 = PrintedCosts(
                 (X101_FPN, "138.2", "698.9"),
                 (W48, "121.9", "717.0"),
             ),
+            reasons=ELEMENTWISE,
         ),
-        *_detectors(
-            "Mask R-CNN",
+        *_stages(
+            "mask_rcnn",
             (
                 (R50_FPN, "44.4", "266.5"),
                 (W18, "30.1", "247.9"),
                 (R101_FPN, "63.4", "338.8"),
                 (W32, "49.9", "341.0"),
             ),
+            reasons=ELEMENTWISE,
         ),
     ),
     DETECTION_UNITS,
-    params_unit="2^20",
 )
 
 TABLE12 = PrintedCosts(
@@ -515,10 +662,10 @@ TABLE13 = PrintedCosts(
             note=MEMORY_GAP,
             training=_segmentation_memory("13.9"),
         ),
-        _faster_rcnn("Detection: ResNet-101", "", "", "5.4"),
-        _faster_rcnn("Detection: ResNeXt-101", "", "", "9.5"),
-        _faster_rcnn("Detection: HRNetV2p-W32", "", "", "8.5"),
-        _faster_rcnn("Detection: HRNetV2p-W48", "", "", "11.3"),
+        _faster_rcnn(R101_FPN, network="Detection: ResNet-101", memory="5.4"),
+        _faster_rcnn(X101_FPN, network="Detection: ResNeXt-101", memory="9.5"),
+        _faster_rcnn(W32, network="Detection: HRNetV2p-W32", memory="8.5"),
+        _faster_rcnn(W48, network="Detection: HRNetV2p-W48", memory="11.3"),
     ),
     f"{MEMORY} The printed seconds are a V100's and have no counterpart here.",
 )
@@ -607,16 +754,18 @@ TABLE18 = PrintedCosts(
 
 TABLE19 = PrintedCosts(
     "Table 19: detection, cost and memory (Faster R-CNN)",
-    (
-        _faster_rcnn("ResNet-50-FPN", "39.77", "172.34", "3.4"),
-        _faster_rcnn("ResNet-101-FPN", "57.83", "239.37", "5.4"),
-        _faster_rcnn("ResNeXt-101-64x4d-FPN", "94.85", "381.83", "9.5"),
-        _faster_rcnn("HRNetV2p-W18", "26.18", "159.06", "6.2"),
-        _faster_rcnn("HRNetV2p-W32", "45.04", "245.33", "8.5"),
-        _faster_rcnn("HRNetV2p-W48", "79.42", "399.12", "11.3"),
+    tuple(
+        _faster_rcnn(backbone, params, gflops, network=backbone, memory=memory)
+        for backbone, params, gflops, memory in (
+            (R50_FPN, "39.77", "172.34", "3.4"),
+            (R101_FPN, "57.83", "239.37", "5.4"),
+            (X101_FPN, "94.85", "381.83", "9.5"),
+            (W18, "26.18", "159.06", "6.2"),
+            (W32, "45.04", "245.33", "8.5"),
+            (W48, "79.42", "399.12", "11.3"),
+        )
     ),
     DETECTION_UNITS,
-    params_unit="2^20",
 )
 
 ZOO = PrintedCosts(
