@@ -150,7 +150,7 @@ def _quarter(patch: Tensor) -> Tensor:
 def _parabola_top(patch: Tensor) -> Tensor:
     low, top, high = (values.clamp_min(SMALLEST).log() for values in _cross(patch))
     bend = (2 * top - low - high).clamp_min(1e-6)
-    return (0.5 * (high - low) / bend).clamp(-0.5, 0.5)
+    return 0.5 * (high - low) / bend  # within half a pixel, as the top is not below its neighbours
 
 
 def _cross(patch: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # Appended to `run`: the last value of a key counts. The smoke study is small as it is.
 SMALLER = ["train.steps=2", "train.evaluations=1", "train.batch_size=2", "seeds=1"]
-SMALLER_POSE = ["data.num_train=8", "data.num_val=4"]
+SMALLER_DRAWN = ["data.num_train=8", "data.num_val=4"]
 
 
 def blocks(language: str) -> list[str]:
@@ -52,7 +52,7 @@ def test_the_readmes_commands_run_in_order_and_leave_what_it_promises(checkout: 
     for words in commands():
         arguments = words[1:]
         if arguments[0] == "run" and "smoke" not in arguments[1]:
-            smaller = SMALLER + (SMALLER_POSE if "camvid" not in arguments[1] else [])
+            smaller = SMALLER + (SMALLER_DRAWN if "camvid" not in arguments[1] else [])
             arguments += [part for value in smaller for part in ("--set", value)]
         done = subprocess.run(
             [sys.executable, "-m", "hrnet_search.cli", *arguments],
