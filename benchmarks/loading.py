@@ -135,11 +135,17 @@ def training(made: Study) -> float:
     return milliseconds(step, repeats=2, samples=size)
 
 
+def source_size(folder: Path) -> str:
+    """HxW of the first of its images, as sizes stand before it."""
+    with Image.open(min(folder.iterdir())) as image:
+        return f"{image.height}x{image.width}"
+
+
 def row(label: str, made: Study) -> None:
     """Print one line."""
     step = training(made)
     packed, files = loading(made, cache_gib=100), loading(made, cache_gib=0)
-    cells = [f"{label:34}{step:9.0f}"]
+    cells = [f"{label:48}{step:9.0f}"]
     for cost in (packed, files):
         cells.append(f"{cost:9.1f}{step / cost:8.1f}{math.ceil(cost / step):8d}")
     print("".join(cells))
@@ -159,10 +165,12 @@ def main() -> None:
             make_streets(streets)
         device = choose_hardware(study_of_people(people, W32).train)
         print(f"{device.device}, {device.precision}, one thread; ms per sample")
-        print(f"{'':34}{'step':>9}{'packed':>9}{'ratio':>8}{'workers':>8}", end="")
+        print(f"{'':48}{'step':>9}{'packed':>9}{'ratio':>8}{'workers':>8}", end="")
         print(f"{'files':>9}{'ratio':>8}{'workers':>8}")
-        row("pose 256x192, HRNet-W32", study_of_people(people, W32))
-        row("segmentation 512x1024, HRNetV2-W18", study_of_streets(streets, W18))
+        source = f"of {source_size(people / 'train2017')}"
+        row(f"pose 256x192 {source}, HRNet-W32", study_of_people(people, W32))
+        source = f"of {source_size(streets / 'train')}"
+        row(f"segmentation 512x1024 {source}, HRNetV2-W18", study_of_streets(streets, W18))
 
 
 def study_of_people(root: Path, network: dict[str, Any]) -> Study:

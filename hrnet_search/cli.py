@@ -1,12 +1,12 @@
 """The command line: parse, call one function, print. Heavy imports wait for their command."""
 
 import argparse
-import contextlib
 import itertools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -316,16 +316,13 @@ def _profile_network(
     return DONE
 
 
-@contextlib.contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+def _bar(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
     """A progress bar on a terminal, nothing in a log."""
     from rich.console import Console
-    from rich.progress import Progress
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    from .progress import bar
+
+    return bar(Console(stderr=True), title)
 
 
 def _limit(text: str) -> tuple[str, float]:

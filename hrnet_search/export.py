@@ -170,10 +170,16 @@ def _copy_sources(folder: Path, kind: str) -> None:
 
 
 def _verify(folder: Path, model: nn.Module, task: Task) -> None:
-    """Compare outputs bit for bit with those of a process that cannot import this package."""
+    """Compare outputs bit for bit with those of a process that cannot import this package.
+
+    Raises:
+        RuntimeError: They differ, or are no numbers.
+    """
     inputs = _inputs(model, task)
     with torch.inference_mode():
         outputs = _outputs(model, inputs)
+    if not all(bool(tensor.isfinite().all()) for tensor in outputs):
+        raise RuntimeError("the trained network puts out NaN or infinity, so is not exported")
     found = _run_alone(folder, inputs)
     wrong = "the exported network is not the trained one: outputs"
     shapes, wanted = ([tuple(tensor.shape) for tensor in each] for each in (found, outputs))

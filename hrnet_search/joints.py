@@ -1,7 +1,6 @@
 """Sets of keypoints: names, skeleton, mirrored pairs and OKS spreads of COCO and MPII."""
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -96,5 +95,3 @@ MPII = JointSet(
         *("right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
     ),
 )
-
-JOINT_SETS: Mapping[str, JointSet] = {"coco": COCO, "mpii": MPII}

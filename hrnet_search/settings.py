@@ -12,6 +12,7 @@ from .labels import LABEL_SETS, SYNTHETIC_CLASSES, VOC_CLASSES
 from .space import Strict
 
 JOINT_SCORE = 0.2  # official `TEST.IN_VIS_THRE`
+BOX_PADDING = 1.25  # of a person's box (official `lib/dataset/coco.py`, `mpii.py`)
 PADDED = 32  # pixels: sides of a detector's images are multiples (section 6; mmdetection)
 BOX_METRICS = ("box_ap", "box_ap50", "box_ap75", "box_aps", "box_apm", "box_apl")
 MASK_METRICS = ("mask_ap", "mask_ap50", "mask_ap75", "mask_aps", "mask_apm", "mask_apl")
@@ -29,6 +30,23 @@ Pixels = Annotated[int, Field(ge=MIN_INPUT)]
 Size = Annotated[list[Pixels], Field(min_length=2, max_length=2)]
 AnySize = Annotated[list[Pixels], AfterValidator(_two_or_none)]
 Names = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+def refuse_unused(section: Strict, keys: tuple[str, ...], rule: str) -> None:
+    """Refuse settings that would change nothing; defaults pass, as dumped studies name them all.
+
+    Args:
+        section: Of the study.
+        keys: In there, of values that are not looked at.
+        rule: What they are for.
+
+    Raises:
+        InputError: One has another value than its default.
+    """
+    for key in keys:
+        value = getattr(section, key)
+        if value != type(section).model_fields[key].default:
+            raise InputError(rule, key=key, value=value)
 
 
 class PoseAugmentation(Strict):
@@ -49,6 +67,14 @@ class PoseAugmentation(Strict):
         default=8, ge=0, description="Well visible: more than so many labelled joints."
     )
 
+    @model_validator(mode="after")
+    def _all_used(self) -> "PoseAugmentation":
+        if not self.half_body:
+            refuse_unused(self, ("half_body_joints",), "is for half_body above 0")
+        if not self.rotation:
+            refuse_unused(self, ("rotation_share",), "is for rotation above 0")
+        return self
+
 
 class PoseTest(Strict):
     """How a trained pose network is tested; the defaults are the paper's (section 4)."""
@@ -66,6 +92,12 @@ class PoseTest(Strict):
     oks_nms: float = Field(
         default=0.9, gt=0, le=1, description="Of people so much alike by OKS the best is kept."
     )
+
+    @model_validator(mode="after")
+    def _all_used(self) -> "PoseTest":
+        if not self.flip:
+            refuse_unused(self, ("shift",), "is for flip true")
+        return self
 
 
 class PoseTask(Strict):
@@ -103,6 +135,17 @@ class PoseTask(Strict):
     )
     augmentation: PoseAugmentation = PoseAugmentation()
     test: PoseTest = PoseTest()
+
+    @model_validator(mode="after")
+    def _all_used(self) -> "PoseTask":
+        if self.loss != "ohkm":
+            refuse_unused(self, ("ohkm_joints",), "is for loss ohkm")
+        if self.metric != "oks":
+            try:
+                refuse_unused(self.test, ("joint_score", "oks_nms"), "is for metric oks")
+            except InputError as error:
+                raise error.within(key="test") from None
+        return self
 
     @property
     def least_score(self) -> float:
@@ -162,6 +205,12 @@ class SegmentationTest(Strict):
         default=1 / 3, ge=0, lt=1, description="Share of a window that the next one covers again."
     )
 
+    @model_validator(mode="after")
+    def _all_used(self) -> "SegmentationTest":
+        if not self.window:
+            refuse_unused(self, ("overlap",), "is for tests by a window")
+        return self
+
 
 class SegmentationTask(Strict):
     """Semantic segmentation: a class per pixel, mean intersection over union."""
@@ -175,7 +224,7 @@ class SegmentationTask(Strict):
         description="ohem: cross-entropy of the hard pixels alone (official code).",
     )
     ohem_threshold: Share = Field(
-        default=0.9, description="Hard: the true class has at most this probability."
+        default=0.9, description="Hard: the true class has less than this probability."
     )
     ohem_pixels: int = Field(
         default=131072,
@@ -193,6 +242,14 @@ class SegmentationTask(Strict):
     )
     augmentation: SegmentationAugmentation = SegmentationAugmentation()
     test: SegmentationTest = SegmentationTest()
+
+    @model_validator(mode="after")
+    def _all_used(self) -> "SegmentationTask":
+        if self.loss != "ohem":
+            refuse_unused(self, ("ohem_threshold", "ohem_pixels"), "is for loss ohem")
+        if self.head != "ocr":
+            refuse_unused(self, ("coarse_weight",), "is for head ocr")
+        return self
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -319,15 +376,10 @@ class DetectionTask(Strict):
         if self.gradient_checkpointing and not self.norm_eval:
             rule = "needs norm_eval, as statistics would be taken twice"
             raise InputError(rule, key="gradient_checkpointing", value=True)
-        for key, name in (
-            ("norm_on_bbox", "fcos"),
-            ("centerness_on_box", "fcos"),
-            ("semantic", "htc"),
-        ):
-            default = DetectionTask.model_fields[key].default
-            if self.framework != name and getattr(self, key) != default:
-                rule = f"is for framework {name}"
-                raise InputError(rule, key=key, value=getattr(self, key))
+        if self.framework != "fcos":
+            refuse_unused(self, ("norm_on_bbox", "centerness_on_box"), "is for framework fcos")
+        if self.framework != "htc":
+            refuse_unused(self, ("semantic",), "is for framework htc")
         return self
 
     @property
@@ -364,6 +416,11 @@ class People(Strict):
     """What all pose data has in common."""
 
     input_size: Size = Field(description="[height, width] of a person's crop in pixels.")
+
+    @property
+    def padding(self) -> float:
+        """A crop shows so many times a person's box."""
+        return BOX_PADDING
 
     @property
     def joints(self) -> JointSet:
@@ -459,9 +516,16 @@ class CocoPose(People, Files):
         "of the annotations.",
     )
     box_padding: float = Field(
-        default=1.25, ge=1, le=3, description="Crop around a box, its shape corrected, times this."
+        default=BOX_PADDING,
+        ge=1,
+        le=3,
+        description="Crop around a box, its shape corrected, times this.",
     )
     keypoints: Keypoints | None = Field(default=None, description="Joints, if not COCO's 17.")
+
+    @property
+    def padding(self) -> float:
+        return self.box_padding
 
     @property
     def joints(self) -> JointSet:
@@ -733,7 +797,8 @@ class Train(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
         if self.steps and self.epochs:
-            raise InputError("cannot be given beside steps", key="epochs", value=self.epochs)
+            rule = "cannot be given beside steps; --set train.epochs=null leaves it out"
+            raise InputError(rule, key="epochs", value=self.epochs)
         length = self.steps or self.epochs
         if length is None:
             raise InputError("is missing", key="steps")

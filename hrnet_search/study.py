@@ -44,6 +44,7 @@ from .settings import (
     SegmentationTask,
     Task,
     Train,
+    refuse_unused,
 )
 from .space import Space, Strict, Value
 from .views import scaled_size
@@ -140,12 +141,23 @@ class Study(Strict):
             }[wanted]
             if lacking:
                 raise InputError(lacking, key="task.metric", value=wanted)
+            if not joints.upper_body:
+                self._check_half_body(self.task)
             if self.task.loss == "ohkm" and self.task.ohkm_joints > len(joints.names):
                 rule = f"cannot be more than the {len(joints.names)} joints"
                 raise InputError(rule, key="task.ohkm_joints", value=self.task.ohkm_joints)
 
         if isinstance(self.task, DetectionTask):
             self._check_detection(self.task)
+
+    def _check_half_body(self, task: PoseTask) -> None:
+        """What crops of half a body would be, of joints that have no upper half."""
+        by, rule = task.augmentation, "needs keypoints.upper_body"
+        try:
+            if by.half_body:
+                refuse_unused(by, ("half_body", "half_body_joints"), rule)
+        except InputError as error:
+            raise error.within(key="task.augmentation") from None
 
     def _check_detection(self, task: DetectionTask) -> None:
         detector = task.detector(self.num_outputs)

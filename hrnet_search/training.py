@@ -10,8 +10,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ from torch.optim.lr_scheduler import (
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
+from .detectors import Detector
 from .errors import InputError
 from .files import write_atomic
 from .settings import Train
@@ -59,10 +60,10 @@ log = logging.getLogger(__name__)
 
 
 class Diverged(RuntimeError):
-    """The loss is no finite number any more, or has grown out of all proportion."""
+    """The loss or an output is no finite number any more, or the loss is out of all proportion."""
 
     def __init__(self, what: str) -> None:
-        help_ = "a smaller train.lr, train.clip_norm or train.warmup may help"
+        help_ = "a smaller train.lr, a longer train.warmup or clipping (train.clip_norm) may help"
         super().__init__(f"{what}; {help_}")
 
 
@@ -172,7 +173,8 @@ def train(
         The metrics after the last step; none in other processes than the first.
 
     Raises:
-        Diverged: The loss became infinite or NaN, or stayed too large (`Watch`).
+        Diverged: The loss became infinite or NaN, or stayed too large (`Watch`), or an output in
+            an evaluation is.
     """
     rank, _ = part
     torch.manual_seed(seed + MAX_SEED * rank)
@@ -240,14 +242,41 @@ def update(state: "State", task: Task, inputs: Any, target: Any) -> Tensor:
 def evaluate(
     model: nn.Module, task: Task, hardware: Hardware, *, out: Path | None = None
 ) -> dict[str, float]:
-    """Metrics of `model` on the validation data; predictions go to the folder `out`."""
+    """Metrics of `model` on the validation data; predictions go to the folder `out`.
+
+    Raises:
+        Diverged: The network puts out NaN or infinity, which a metric need not show: the largest
+            of scores that are none is some class all the same.
+    """
     model.eval()
 
     def predict(*inputs: Tensor) -> Any:
         with torch.inference_mode(), hardware.autocast():
-            return model(*hardware.take(*inputs))
+            output = model(*hardware.take(*inputs))
+            _check_finite(output)
+            return output
 
-    return task.evaluate(predict, out=out)
+    with _features_checked(model):
+        return task.evaluate(predict, out=out)
+
+
+def _check_finite(output: Any) -> None:
+    finite = [tensor.isfinite().all() for tensor in _tensors(output) if tensor.is_floating_point()]
+    if finite and not bool(torch.stack(finite).all()):
+        raise Diverged("the network puts out numbers that are none")
+
+
+@contextmanager
+def _features_checked(model: nn.Module) -> Iterator[None]:
+    """Look at a detector's pyramid as well: what is no number, its outputs leave out."""
+    if not isinstance(model, Detector):
+        yield
+        return
+    hook = model.backbone.register_forward_hook(lambda _module, _inputs, maps: _check_finite(maps))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def evaluation_steps(settings: Train, total: int) -> set[int]:
@@ -294,6 +323,15 @@ def _as_it_is(batch: Any) -> Any:
 def _cut(place: int, parts: int) -> Callable[[Tensor], Tensor]:
     """What takes one of so many equal parts out of a batch."""
     return lambda tensor: tensor if parts == 1 else tensor.chunk(parts)[place]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All in a dict, tuple or list, at any depth."""
+    if isinstance(value, Tensor):
+        yield value
+    else:
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)
 
 
 def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -580,10 +618,28 @@ class Checkpoint:
         return content if same else None
 
 
-def identity(settings: Train, hardware: Hardware, *, seed: int, key: str) -> dict[str, Any]:
-    """What a checkpoint must agree on to be gone on from; `key` is the network's."""
+def identity(
+    settings: Train,
+    hardware: Hardware,
+    *,
+    seed: int,
+    key: str,
+    data: str,
+    pretrained: str | None = None,
+) -> dict[str, Any]:
+    """What a checkpoint must agree on to be gone on from.
+
+    Args:
+        settings: The study's `train`.
+        hardware: Where and in which precision.
+        seed: Of the training.
+        key: The network's.
+        data: Checksum of the prepared data.
+        pretrained: Checksum of the file that the network starts from, or None.
+    """
     values = settings.model_dump(exclude={"workers", "checkpoint_minutes"})  # change no figure
-    return {"key": key, "seed": seed, "settings": values, **asdict(hardware)}
+    mine = {"key": key, "seed": seed, "data": data, "pretrained": pretrained}
+    return {**mine, "settings": values, **asdict(hardware)}
 
 
 def random_state() -> Tensor:
@@ -621,6 +677,16 @@ def join(part: Part, file: Path, device: str) -> None:
         world_size=processes,
         timeout=timedelta(days=1),  # the others wait while the first one evaluates
     )
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the error says that another process of the group is gone.
+
+    NCCL's errors have types of their own; gloo's is a plain RuntimeError, in whose text stands
+    the file of gloo that it comes from.
+    """
+    is_gloos = isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    return is_gloos or isinstance(error, distributed.DistError)
 
 
 def _loopback() -> str:

@@ -599,6 +599,17 @@ def test_outputs_that_differ_are_told_and_nothing_is_left(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_that_puts_out_nan_is_not_exported(pose_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(pose_run, tmp_path / "run")
+    file = run / "trials" / "00000" / "weights.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if name.startswith("head.") and name.endswith("weight"))
+    file.write_bytes(save({**weights, name: torch.full_like(weights[name], 3e38)}))
+    with pytest.raises(RuntimeError, match="the trained network puts out NaN or infinity"):
+        export_winner(run, tmp_path / "report")
+    assert not list((tmp_path / "report").iterdir())
+
+
 def trained(folder: Path) -> Detector:
     """The detector of an exported folder."""
     about = json.loads((folder / "arch.json").read_text())

@@ -21,7 +21,7 @@ LAYERS = (
     ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
-        *("result", "stats"),
+        *("result", "stats", "progress"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
@@ -67,7 +67,7 @@ HOMES = {
     "jinja2": ("report",),
     "pydantic": ("space", "settings", "reading", "study"),
     "yaml": ("reading", "study", "search.ledger"),
-    "rich": ("search", "cli"),
+    "rich": ("search", "cli", "progress"),
     "scipy": ("stats", "tasks"),
     "PIL": ("views", "keypoints", "objects", "drawing", "tasks", "predict", "export"),
     "safetensors": ("weights", "search.trial", "export"),

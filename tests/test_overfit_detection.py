@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from hrnet_search.detectors.cascade import stage_ious
 from hrnet_search.frameworks import FRAMEWORKS
 from hrnet_search.networks import initialise, network
 from hrnet_search.study import Study
@@ -100,5 +102,11 @@ def test_ten_real_images(
         folder=tmp_path,
     )
     assert metrics["box_ap50"] > 0.8, metrics
+    if framework == "cascade_rcnn":  # each stage refines the boxes of the one before
+        inputs, _ = task.batch(0, size=COUNT, seed=0)
+        with torch.inference_mode():
+            found = stage_ious(net.eval(), *inputs)
+        print("mean IoU before stages 1, 2, 3 and after:", found)
+        assert found[0] < found[1] < found[2]
     if FRAMEWORKS[framework].masks:
         assert metrics["mask_ap50"] > 0.8, metrics

@@ -1,5 +1,7 @@
 """The sections task, data and train: what they mean, and what they refuse."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,17 +9,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from hrnet_search.errors import InputError
 from hrnet_search.joints import COCO, MPII
+from hrnet_search.keypoints import PADDING
 from hrnet_search.labels import LABEL_SETS
 from hrnet_search.settings import (
+    BOX_PADDING,
     DATA_KINDS,
     CocoPose,
     Data,
     Keypoints,
+    MpiiPose,
     PoseTask,
     SegmentationTest,
+    SyntheticPose,
     Train,
 )
-from hrnet_search.study import Study
+from hrnet_search.study import Study, dump_study, load_study
 
 TRAIN: dict[str, Any] = {"steps": 100, "batch_size": 8, "lr": 0.1}
 FACE = {
@@ -54,7 +60,10 @@ def refusal(model: Any, values: dict[str, Any]) -> str:
     ("values", "text"),
     [
         ({"steps": None}, "steps: is missing"),
-        ({"epochs": 3}, "epochs: 3: cannot be given beside steps"),
+        (
+            {"epochs": 3},
+            "epochs: 3: cannot be given beside steps; --set train.epochs=null leaves it out",
+        ),
         ({"evaluations": 101}, "evaluations: 101: cannot be more than steps (100)"),
         ({"warmup": 100, "schedule": "poly"}, "warmup: 100: must be less than steps (100)"),
         ({"warmup": 5}, "warmup: 5: one_cycle has its own"),
@@ -214,6 +223,94 @@ def segmentation_study(task: dict[str, Any], data: dict[str, Any]) -> dict[str, 
     }
 
 
+def study_of(kind: str, task: dict[str, Any]) -> dict[str, Any]:
+    """A study of COCO's people, of a face's landmarks, on MPII, or a segmentation."""
+    mpii = {"kind": "mpii_pose", "root": "/data/mpii", "input_size": [256, 256]}
+    values, metric = {
+        "pose": (COCO_STUDY, {}),
+        "face": (
+            COCO_STUDY | {"data": COCO_STUDY["data"] | {"keypoints": FACE}},
+            {"metric": "nme"},
+        ),
+        "mpii": (COCO_STUDY | {"data": mpii}, {"metric": "pckh"}),
+        "segmentation": (SEGMENTATION_STUDY, {}),
+    }[kind]
+    return values | {"task": values["task"] | metric | task}
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "text"),
+    [
+        ("pose", {"ohkm_joints": 5}, "task.ohkm_joints: 5: is for loss ohkm"),
+        (
+            "pose",
+            {"test": {"flip": False, "shift": False}},
+            "task.test.shift: False: is for flip true",
+        ),
+        (
+            "mpii",
+            {"test": {"oks_nms": 0.5}},
+            "task.test.oks_nms: 0.5: is for metric oks",
+        ),
+        ("mpii", {"test": {"joint_score": 0.2}}, "task.test.joint_score: 0.2: is for metric oks"),
+        (
+            "pose",
+            {"augmentation": {"half_body": 0, "half_body_joints": 5}},
+            "task.augmentation.half_body_joints: 5: is for half_body above 0",
+        ),
+        (
+            "pose",
+            {"augmentation": {"rotation": 0, "rotation_share": 0.5}},
+            "task.augmentation.rotation_share: 0.5: is for rotation above 0",
+        ),
+        (
+            "face",
+            {"augmentation": {"half_body": 0.5}},
+            "task.augmentation.half_body: 0.5: needs keypoints.upper_body",
+        ),
+        (
+            "face",
+            {"augmentation": {"half_body_joints": 2}},
+            "task.augmentation.half_body_joints: 2: needs keypoints.upper_body",
+        ),
+        ("segmentation", {"ohem_threshold": 0.7}, "task.ohem_threshold: 0.7: is for loss ohem"),
+        ("segmentation", {"ohem_pixels": 99}, "task.ohem_pixels: 99: is for loss ohem"),
+        ("segmentation", {"coarse_weight": 0.5}, "task.coarse_weight: 0.5: is for head ocr"),
+        (
+            "segmentation",
+            {"test": {"overlap": 0.5}},
+            "task.test.overlap: 0.5: is for tests by a window",
+        ),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(
+    tmp_path: Path, kind: str, task: dict[str, Any], text: str
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(json.dumps(study_of(kind, {})))
+    file.write_text(dump_study(load_study(file)))  # which names all defaults
+    load_study(file)
+    file.write_text(json.dumps(study_of(kind, task)))
+    with pytest.raises(InputError) as caught:
+        load_study(file)
+    assert str(caught.value) == f"{file}: {text}"
+
+
+def test_settings_that_change_something_are_taken() -> None:
+    for task in (
+        {"loss": "ohkm", "ohkm_joints": 5},
+        {"test": {"shift": False, "oks_nms": 0.5, "joint_score": 0.1}},
+        {"augmentation": {"half_body": 0.1, "half_body_joints": 5, "rotation_share": 1}},
+    ):
+        Study.model_validate(COCO_STUDY | {"task": COCO_STUDY["task"] | task})
+    for task in (
+        {"loss": "ohem", "ohem_threshold": 0.7, "ohem_pixels": 99},
+        {"head": "ocr", "coarse_weight": 0.5},
+        {"test": {"window": [64, 64], "overlap": 0.5}},
+    ):
+        Study.model_validate(segmentation_study(task, {}))
+
+
 @pytest.mark.parametrize("part", ["augmentation", "test"])
 def test_a_base_length_is_refused_beside_another_size(part: str) -> None:
     resized = {part: {"resize": [64, 64]}}
@@ -268,6 +365,18 @@ def test_the_least_score_of_a_joint_follows_from_the_loss() -> None:
     assert least(test={"joint_score": 0.0}) == 0.0
 
 
+def test_crops_are_padded_as_the_official_code_does_unless_coco_data_says_otherwise() -> None:
+    size = {"input_size": [64, 64]}
+    data = (
+        SyntheticPose(kind="synthetic_pose", num_train=1, num_val=1, **size),
+        MpiiPose(kind="mpii_pose", root="x", **size),
+        CocoPose(kind="coco_pose", root="x", **size),
+        CocoPose(kind="coco_pose", root="x", box_padding=1.5, **size),
+    )
+    assert [one.padding for one in data] == [1.25, 1.25, 1.25, 1.5]
+    assert BOX_PADDING == PADDING  # of people in `predict`
+
+
 def test_a_list_of_two_or_none() -> None:
     assert SegmentationTest(window=[64, 96]).window == [64, 96]
     with pytest.raises(ValidationError) as caught:
@@ -295,7 +404,7 @@ def test_every_kind_of_data_belongs_to_one_task() -> None:
 def test_joint_sets_agree_with_pycocotools_and_themselves() -> None:
     from pycocotools.cocoeval import Params
 
-    assert list(COCO.sigmas) == pytest.approx(Params(iouType="keypoints").kpt_oks_sigmas)
+    assert list(COCO.sigmas) == pytest.approx(Params(iouType="keypoints").kpt_oks_sigmas, rel=1e-12)
     assert (len(COCO.names), len(COCO.skeleton), len(COCO.flip_pairs)) == (17, 19, 8)
     # The pairs of the official code, by number (lib/dataset/coco.py, lib/dataset/mpii.py).
     assert COCO.index(COCO.flip_pairs) == [(n, n + 1) for n in range(1, 17, 2)]
@@ -306,8 +415,6 @@ def test_joint_sets_agree_with_pycocotools_and_themselves() -> None:
 
 
 def test_the_skeleton_is_that_of_cocos_files(real_data: Any) -> None:
-    import json
-
     file = real_data("coco_mini") / "annotations" / "person_keypoints_val2017.json"
     person = json.loads(file.read_text())["categories"][0]
     assert person["keypoints"] == list(COCO.names)

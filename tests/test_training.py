@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import multiprocessing
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +23,11 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from hrnet_search import training
+from hrnet_search.arch import hrnet
+from hrnet_search.detectors import HRPyramid, build_detector, init_detector
 from hrnet_search.errors import InputError
+from hrnet_search.frameworks import DetectorSpec
+from hrnet_search.model import build
 from hrnet_search.settings import Train
 from hrnet_search.tasks.base import WHOLE, Part, batch_indices, sample_rng
 from hrnet_search.training import (
@@ -354,7 +360,7 @@ def test_a_loss_that_is_no_finite_number_ends_training(loss: float) -> None:
         )
     assert str(caught.value) == (
         f"the loss is {loss} at step 3; "
-        "a smaller train.lr, train.clip_norm or train.warmup may help"
+        "a smaller train.lr, a longer train.warmup or clipping (train.clip_norm) may help"
     )
     assert [entry["step"] for entry in history] == [1, 2]
 
@@ -446,6 +452,72 @@ def test_the_message_says_since_when() -> None:
 def test_patience_is_a_tenth_of_a_long_training() -> None:
     assert begin(network(), settings(), CPU, num_train=20).watch.patience == 50
     assert begin(network(), settings(steps=900), CPU, num_train=20).watch.patience == 90
+
+
+class Says(nn.Module):
+    """Puts out whatever it was given."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *_: Tensor) -> Any:
+        return self.output
+
+
+class Heard(Toy):
+    """An evaluation that takes every output for good."""
+
+    def evaluate(self, predict: Callable[..., Any], *, out: Path | None = None) -> dict[str, float]:
+        predict(torch.zeros(1, 3, SIDE, SIDE), torch.tensor([[SIDE, SIDE]]))
+        return {"ap": 1.0}
+
+
+def detections(score: float, box: float = 5.0) -> list[dict[str, Tensor]]:
+    """Two images, nothing in the first."""
+    boxes = torch.tensor([[0.0, 0.0, 5.0, box]])
+    return [
+        {"boxes": boxes[:n], "scores": torch.tensor([score])[:n], "labels": torch.ones(n).long()}
+        for n in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_outputs_that_are_no_numbers_are_no_result(wrong: float) -> None:
+    good, bad = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, wrong]])
+    for output in (bad, (good, bad), (bad, good), detections(wrong), detections(1.0, wrong)):
+        with pytest.raises(Diverged, match="the network puts out numbers that are none; a small"):
+            evaluate(Says(output), Heard(), CPU)
+    for output in (good, (good, good), good.bfloat16(), detections(0.5), torch.tensor([1])):
+        assert evaluate(Says(output), Heard(), CPU) == {"ap": 1.0}
+
+
+@pytest.mark.parametrize("framework", ["faster_rcnn", "fcos", "centernet"])
+def test_a_detector_that_finds_nothing_as_its_maps_are_no_numbers_has_diverged(
+    framework: str,
+) -> None:
+    spec = DetectorSpec(framework=framework, num_classes=2, channels=16, hidden=32)
+    arch = hrnet(
+        width=4, num_stages=2, num_modules=1, num_blocks=1, stage1_blocks=1, stage1_width=4,
+        stem_width=8,
+    )  # fmt: skip
+    detector = build_detector(HRPyramid(build(arch, head=spec.head, num_outputs=16)), spec)
+    init_detector(detector, seed=0)
+
+    class Looks(Toy):
+        def evaluate(
+            self, predict: Callable[..., Any], *, out: Path | None = None
+        ) -> dict[str, float]:
+            predict(torch.randn(1, 3, 64, 64), torch.tensor([[64, 64]]))
+            return {"ap": 1.0}
+
+    assert evaluate(detector, Looks(), CPU) == {"ap": 1.0}
+    weight = next(p for name, p in detector.backbone.named_parameters() if "stage2" in name)
+    weight.data.fill_(math.nan)
+    for _ in range(2):
+        with pytest.raises(Diverged, match="numbers that are none"):
+            evaluate(detector, Looks(), CPU)
+    assert not detector.backbone._forward_hooks
 
 
 # --- extras of a step --------------------------------------------------------------------------
@@ -710,7 +782,7 @@ class Interrupted(Exception):
 
 def checkpoint(folder: Path, changes: Mapping[str, Any], *, seed: int = 0) -> Checkpoint:
     changed = settings(**changes)
-    mine = identity(changed, CPU, seed=seed, key="net")
+    mine = identity(changed, CPU, seed=seed, key="net", data="aaaa")
     return Checkpoint(folder / "checkpoint.pt", mine, changed.checkpoint_minutes)
 
 
@@ -892,6 +964,8 @@ def test_a_checkpoint_that_cannot_be_read_is_left_aside(
         {"changes": {"ema": 0.5}},
         {"seed": 1},
         {"key": "other"},
+        {"data": "bbbb"},
+        {"pretrained": "cccc"},
         {"hardware": Hardware("cpu", "bfloat16", "channels_last")},
     ],
 )
@@ -901,9 +975,9 @@ def test_a_checkpoint_of_another_training_is_left_aside(
     changes = {"checkpoint_minutes": 0}
     interrupted(tmp_path, changes, at=2)
     changed = settings(**changes, **other.get("changes", {}))
-    mine = identity(
-        changed, other.get("hardware", CPU), seed=other.get("seed", 0), key=other.get("key", "net")
-    )
+    given = {"seed": 0, "key": "net", "data": "aaaa"}
+    given |= {name: value for name, value in other.items() if name not in ("changes", "hardware")}
+    mine = identity(changed, other.get("hardware", CPU), **given)
     with caplog.at_level(logging.WARNING):
         assert Checkpoint(tmp_path / "checkpoint.pt", mine, 0).step == 0
     assert "is of another training" in caplog.text
@@ -993,6 +1067,54 @@ def test_two_processes_go_on_where_they_stopped(tmp_path: Path) -> None:
     assert same_weights(whole, rest)
     assert (metrics_too, first + second) == (metrics, history)
     assert len(second) == 12 - 5
+
+
+def test_no_two_processes_or_seeds_share_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def stop(*_: Any, **__: Any) -> None:
+        seeds.append(torch.initial_seed())
+        raise Interrupted
+
+    monkeypatch.setattr(training, "begin", stop)
+    for seed, rank in itertools.product((0, 1, training.MAX_SEED - 1), (0, 1, 2)):
+        with pytest.raises(Interrupted):
+            run(seed=seed, part=(rank, 3))
+    assert len(set(seeds)) == 9
+    assert seeds[0] == 0
+
+
+def test_that_another_process_is_gone_is_told_from_a_failure_of_its_own(tmp_path: Path) -> None:
+    """The first of two processes asks for a sum when the second has been killed."""
+    workers = [
+        FORK.Process(target=_left_alone, args=((rank, 2), tmp_path / "meeting", tmp_path / "said"))
+        for rank in (0, 1)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, -9]
+    assert json.loads((tmp_path / "said").read_text()) == ["RuntimeError", True]
+    assert training.is_lost(distributed.DistBackendError("NCCL error"))
+    assert not training.is_lost(Diverged("the loss is nan"))
+    assert not training.is_lost(RuntimeError("shapes do not match"))
+    assert not training.is_lost(InputError("is broken", file="/data/gloo/1.jpg"))
+
+
+def _sum_often() -> None:
+    for _ in range(100):  # the first may still arrive
+        distributed.all_reduce(torch.ones(1))
+
+
+def _left_alone(part: Part, meeting: Path, said: Path) -> None:
+    join(part, meeting, "cpu")
+    distributed.all_reduce(torch.ones(1))
+    if part[0] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(RuntimeError) as caught:
+        _sum_often()
+    said.write_text(json.dumps([caught.typename, training.is_lost(caught.value)]))
 
 
 # --- hardware ----------------------------------------------------------------------------------

@@ -78,7 +78,9 @@ def _how_often(run: Run) -> str:
 def _where(run: Run) -> str:
     found = run.environment
     parts = [found[name] for name in ("device", "cpu", "precision") if found.get(name)]
-    if found.get("threads_per_trial"):
+    if found.get("processes", 1) > 1:
+        parts.append(f"{found['processes']} processes per trial")
+    elif found.get("threads_per_trial"):
         parts.append(f"{count(found['threads_per_trial'], 'thread')} per trial")
     return f"Trained on: {', '.join(map(str, parts))}." if parts else ""
 

@@ -25,11 +25,11 @@ from rich.markup import escape
 from ..arch import ArchSpec
 from ..blueprint import min_size
 from ..errors import InputError
-from ..files import require_writable, write_json
-from ..result import Result
+from ..files import read_json, require_writable, write_json
+from ..progress import bar
 from ..study import Study
 from .display import Display
-from .ledger import Ledger, set_aside
+from .ledger import CHECKPOINT, Ledger, set_aside
 
 PACKAGES = (
     "torch",
@@ -104,7 +104,7 @@ def run_study(
             ledger.keep_study()
             ledger.plan()
             say = f"{study.name}: {missing} of {total} trials to run, {jobs} at a time"
-            if begun := len(list(folder.glob("trials/*/checkpoint.pt"))):
+            if begun := ledger.begun():
                 say += f"; {begun} of them from a checkpoint"
             console.print(say, highlight=False)
             with Display(console, study, total=total, steps=ready.steps, before=ended) as display:
@@ -160,10 +160,13 @@ def _check(study: Study, console: Console) -> Ready:
     hardware = choose_hardware(study.train)
     _check_gpus(study, _gpus())
     _check_networks(study)
-    with _progress(console, "Preparing data") as advance:
+    with bar(console, "Preparing data") as advance:
         data = prepare(study, advance)
     task = load_task(study, data)
     task.check(_least_size(study))
+    if not task.measures(study.accuracy.removeprefix("metrics.")):
+        rule = "the validation data has nothing that it can be measured on"
+        raise InputError(rule, key="objectives.0", value=study.accuracy)
     steps = total_steps(study.train, task.num_train)
     source = study.train.pretrained
     pretrained = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else None
@@ -221,22 +224,32 @@ def _check_pretrained(net: Any, file: str) -> None:
 def _make_ready(ledger: Ledger, ready: Ready, jobs: int, command: str, console: Console) -> None:
     """What trials share beside the data: the environment's record, network costs."""
     environment = _environment(jobs, command) | vars(ready.hardware)
-    environment["threads_per_trial"] = ledger.study.train.processes
+    processes = ledger.study.train.processes
+    environment |= {"processes": processes, "threads_per_trial": processes}  # one thread each
     environment["steps"] = ready.steps
     environment["data"] = {"folder": str(ready.data.folder), "checksum": ready.data.checksum}
     environment["pretrained"] = ready.pretrained
-    _check_comparable(ledger.results(), environment)
+    _check_comparable(_earlier(ledger), environment)
     write_json(ledger.folder / "environment.json", environment)
     _profile(ledger, console)
 
 
-def _check_comparable(results: list[Result], environment: dict[str, Any]) -> None:
+def _earlier(ledger: Ledger) -> dict[str, dict[str, Any]]:
+    """Environments of all that was trained before: where -> record."""
+    found = {f"in trial {result.trial}": result.environment for result in ledger.results()}
+    file = ledger.folder / "environment.json"
+    if file.exists() and any(ledger.folder.glob(f"trials/*/{CHECKPOINT}")):
+        found["in the trials that were cut off"] = read_json(file)
+    return found
+
+
+def _check_comparable(earlier: dict[str, dict[str, Any]], environment: dict[str, Any]) -> None:
     """Trials of one study are compared with each other: same data, same arithmetic."""
-    for result in results:
+    for where, record in earlier.items():
         for key in ("data.checksum", "pretrained", "device", "precision", "memory_format"):
-            before, now = (_lookup(record, key) for record in (result.environment, environment))
+            before, now = _lookup(record, key), _lookup(environment, key)
             if before is not None and before != now:
-                rule = f"was {before!r} in trial {result.trial}; use --fresh to start over"
+                rule = f"was {before!r} {where}; use --fresh to start over"
                 if key == "data.checksum":
                     rule = f"the data has changed: {rule}"
                 if key == "pretrained":
@@ -265,20 +278,10 @@ def _profile(ledger: Ledger, console: Console) -> None:
     networks = {n.key: n for n in map(study.network, study.arms())}
     files = {key: ledger.folder / "profiles" / f"{key}.json" for key in networks}
     todo = [key for key, file in files.items() if not file.exists()]
-    with _progress(console, "Profiling networks") as advance:
+    with bar(console, "Profiling networks") as advance:
         for done, key in enumerate(todo, start=1):
             write_json(files[key], measure(networks[key]))
             advance(done, len(todo))
-
-
-@contextlib.contextmanager
-def _progress(console: Console, title: str) -> Iterator[Any]:
-    """A bar that appears with the first piece of work, and goes when it is done; none in a log."""
-    from rich.progress import Progress
-
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def _run_rounds(ledger: Ledger, display: Display, jobs: int) -> None:
@@ -301,7 +304,7 @@ def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
     """One `Tuner.fit`. Its folder is thrown away: nothing in it is ever read back."""
     from ray import tune
 
-    from .tuning import LedgerSearch, train_trial
+    from .tuning import LedgerSearch, Silent, train_trial
 
     scratch = ledger.folder / "ray"
     resources = _resources(jobs, ledger.study.train.processes, _gpus())
@@ -314,7 +317,10 @@ def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            storage_path=str(scratch.absolute()), name=f"{time.time_ns()}", verbose=0
+            storage_path=str(scratch.absolute()),
+            name=f"{time.time_ns()}",
+            verbose=0,
+            callbacks=[Silent()],
         ),
     )
     try:

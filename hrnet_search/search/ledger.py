@@ -28,6 +28,7 @@ from ..result import METRICS, Result
 from ..space import Value
 from ..study import Study, dump_study
 
+CHECKPOINT = "checkpoint.pt"  # in a trial's folder
 MAX_DEATHS = 3  # times that a worker dies under a trial before the trial counts as failed
 # A finished study stays valid when these change: they decide nothing about its trials.
 # Whether data.root still leads to the same data, its checksum decides.
@@ -115,6 +116,11 @@ class Ledger:
         """How many trials are still to end."""
         return sum(trial.state not in ENDED for trial in self._planned())
 
+    def begun(self) -> int:
+        """How many trials that are still to end go on from a checkpoint."""
+        trials = [trial for trial in self._planned() if trial.state not in ENDED]
+        return sum(self._saved(trial) is not None for trial in trials)
+
     def next(self) -> Job | None:
         """The next trial to start, now running; None if all have been started."""
         if self._waiting:
@@ -127,6 +133,7 @@ class Ledger:
         job = self._job(trial)
         folder = self.trial_folder(job.trial)
         folder.mkdir(parents=True, exist_ok=True)
+        self._take_over(trial)
         write_json(folder / "trial.json", vars(job))
         return job
 
@@ -176,7 +183,8 @@ class Ledger:
         """The trials that belong to the study as it is now.
 
         Not those of seeds beyond `seeds`, nor ended ones whose result was deleted: to delete a
-        failed trial's `result.json` is to ask for it to be run again, under a new number.
+        failed trial's `result.json` is to ask for it to be run again. That gets a new number, as
+        Optuna lets nobody change a trial that has ended, and the old one's checkpoint.
         """
         return [
             trial
@@ -184,6 +192,24 @@ class Ledger:
             if trial.user_attrs["seed"] < self.study.seeds
             and (trial.state not in ENDED or self._result_file(trial.number).exists())
         ]
+
+    def _saved(self, trial: FrozenTrial) -> Path | None:
+        """The folder with the trial's checkpoint: its own, or of one that it is run again for."""
+        twins = [
+            other.number
+            for other in self._trials()[: trial.number + 1]
+            if all(other.user_attrs[k] == trial.user_attrs[k] for k in ("key", "seed"))
+        ]
+        folders = map(self.trial_folder, reversed(twins))
+        return next((folder for folder in folders if (folder / CHECKPOINT).exists()), None)
+
+    def _take_over(self, trial: FrozenTrial) -> None:
+        """Move the checkpoint to the trial's own folder; last, so that it never lacks a history."""
+        before, folder = self._saved(trial), self.trial_folder(trial.number)
+        if before is not None and before != folder:
+            for name in ("history.jsonl", CHECKPOINT):
+                if (before / name).exists():  # else moved when the driver was killed in between
+                    os.replace(before / name, folder / name)
 
     def _count_death(self, number: int) -> bool:
         """Note that a worker died; at the last time write the trial's result: True."""

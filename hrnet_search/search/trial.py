@@ -15,11 +15,11 @@ from safetensors.torch import save
 from ..files import read_json, read_json_lines, write_atomic, write_json
 from ..networks import initialise, network
 from ..result import CLASS_FIGURES, Result
-from ..study import load_study
+from ..study import Study, load_study
 from ..tasks import load_task
 from ..tasks.base import WHOLE, Part
 from ..tasks.cache import Prepared
-from ..training import Checkpoint, Hardware, identity, train
+from ..training import Checkpoint, Hardware, identity, is_lost, train
 
 Report = Callable[[dict[str, float]], None]
 
@@ -33,10 +33,14 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
         folder: `runs/<study>/trials/<number>`; the study lies two folders up.
         report: Called with every point of the history.
         part: (rank, processes) if several share the trial; this is the first of them.
+
+    Raises:
+        Exception: Another process is gone, of which this one only hears: there is no result, and
+            the trial is started again. Or, with a result, what failed here, for the others to end.
     """
     torch.set_num_threads(1)
     job, environment = read_json(folder / "trial.json"), _environment(folder)
-    kind = load_study(folder.parents[1] / "study.yaml").task.kind
+    study = load_study(folder.parents[1] / "study.yaml")
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     checkpoint = _checkpoint(folder)
     history = _cut_history(folder / "history.jsonl", checkpoint.step)
@@ -58,7 +62,10 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
             metrics = _train(folder, checkpoint, record, part)
             if not all(map(math.isfinite, metrics.values())):
                 raise ValueError(f"a metric is not a finite number: {metrics}")
+            _check_measured(metrics, study)
     except Exception as exception:  # whatever a network does is that trial's result, no more
+        if part != WHOLE and is_lost(exception):
+            raise
         state, failure = "failed", exception
     result = Result(
         **job,
@@ -70,7 +77,7 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
         started=started,
         environment=environment,
         error=None if failure is None else describe(failure),
-        classes=_classes(folder, kind) if failure is None else {},
+        classes=_classes(folder, study.task.kind) if failure is None else {},
     )
     if read_json(folder / "trial.json")["attempt"] == job["attempt"]:  # else superseded
         write_json(folder / "result.json", result.to_dict())
@@ -120,6 +127,13 @@ def _train(folder: Path, checkpoint: Checkpoint, report: Report, part: Part) -> 
     return metrics
 
 
+def _check_measured(metrics: dict[str, float], study: Study) -> None:
+    for key in (study.task.metrics[0], study.accuracy):
+        if key.removeprefix("metrics.") not in metrics:
+            rule = "the validation data has nothing that it can be measured on"
+            raise ValueError(f"{key} is missing: {rule}")
+
+
 def _classes(folder: Path, kind: str) -> dict[str, float]:
     """What the last evaluation says of each class, by the figure of the task's kind."""
     file, figure = folder / "classes.json", CLASS_FIGURES.get(kind)
@@ -134,8 +148,15 @@ def _checkpoint(folder: Path) -> Checkpoint:
         read_json(folder / "trial.json"),
         load_study(folder.parents[1] / "study.yaml").train,
     )
-    hardware = _hardware(_environment(folder))
-    mine = identity(settings, hardware, seed=job["seed"], key=job["key"])
+    environment = _environment(folder)
+    mine = identity(
+        settings,
+        _hardware(environment),
+        seed=job["seed"],
+        key=job["key"],
+        data=environment["data"]["checksum"],
+        pretrained=environment["pretrained"],
+    )
     return Checkpoint(folder / "checkpoint.pt", mine, settings.checkpoint_minutes)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
 from .display import Display
@@ -63,3 +64,12 @@ class LedgerSearch(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles the searcher into a file that is never read
+
+
+class Silent(TrialProgressCallback):
+    """In place of Tune's own, which prints a line about a trial that ends without a report."""
+
+    def on_trial_result(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    on_trial_error = on_trial_complete = on_trial_result

@@ -70,6 +70,9 @@ class Task(Protocol):
             InputError: A validation image would be shown smaller.
         """
 
+    def measures(self, name: str) -> bool:
+        """Whether the validation data has anything that a metric of `evaluate` is measured on."""
+
     def preprocessing(self) -> dict[str, Any]:
         """What a user of the network must know: input size, mean, std, names of outputs."""
 

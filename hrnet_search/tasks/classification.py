@@ -4,6 +4,7 @@ Shapes: B images of (H, W) pixels, K classes, network outputs of (B, K).
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -28,7 +29,8 @@ from .images import (
     Images,
     Progress,
     Source,
-    decoded_gib,
+    counted,
+    fits,
     in_order,
     open_folder,
     store,
@@ -107,18 +109,13 @@ class Classification:
         lists each image with its true class, the predicted one and the probabilities of the top.
         """
         count = min(TOP, self.num_outputs)
-        tops = [self._probabilities(predict, x).topk(count) for x in self._val_batches()]
+        tops = [predict(x).float().softmax(1).topk(count) for x in self._val_batches()]
         values, indices = (torch.cat(parts).cpu() for parts in zip(*tops, strict=True))
         hits = indices == torch.from_numpy(np.array(self.val_labels))[:, None]
         if out is not None:
             write_json(out / "predictions.json", self._records(values, indices))
         top1, top5 = (float(found.double().mean()) for found in (hits[:, 0], hits.any(1)))
         return {"top1": top1, "top5": top5}
-
-    def _probabilities(self, predict: Predict, images: Tensor) -> Tensor:
-        # A network that has diverged guesses: numbers that are none become zeros.
-        scores = torch.nan_to_num(predict(images).float(), posinf=0, neginf=0)
-        return scores.softmax(1)
 
     def _val_batches(self) -> Iterator[Tensor]:
         crops = in_order(self._val_crop, range(len(self.val)))
@@ -140,6 +137,9 @@ class Classification:
 
     def check(self, least: int) -> None:
         """Nothing: crops are of one size, which the study has checked."""
+
+    def measures(self, name: str) -> bool:
+        return True
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -181,16 +181,20 @@ def prepare(data: ImageFolders, progress: Progress) -> Prepared:
     identity = {
         "kind": data.kind,
         "format": FORMAT,
-        "cache_gib": data.cache_gib,
         "files": _fingerprint(folders, listings),
     }
+    sources = {s: [Source(folders[s], name) for name, _ in listings[s]] for s in SPLITS}
+    keep = fits(identity, lambda: itertools.chain(*sources.values()), data.cache_gib)
 
     def make(writer: Writer) -> None:
         writer.json("classes", classes)
         writer.json("val_names", [name for name, _ in listings["val"]])
-        _decode(writer, folders, listings, data.cache_gib, progress)
+        for split, listing in listings.items():
+            labels = [number for _, number in listing]
+            writer.array(f"{split}_labels", np.array(labels, dtype=np.int64))
+        _decode(writer, sources, keep, progress)
 
-    return cached(identity, make)
+    return cached({**identity, "keeps_pixels": keep}, make)
 
 
 def _class_names(folder: Folder, key: str) -> list[str]:
@@ -240,32 +244,8 @@ def _fingerprint(folders: dict[str, Folder], listings: dict[str, Listing]) -> st
 
 
 def _decode(
-    writer: Writer,
-    folders: dict[str, Folder],
-    listings: dict[str, Listing],
-    cache_gib: float,
-    progress: Progress,
+    writer: Writer, sources: dict[str, list[Source]], keep: bool, progress: Progress
 ) -> None:
-    sources = {s: [Source(folders[s], name) for name, _ in listings[s]] for s in SPLITS}
-    keep = _fit([*sources["train"], *sources["val"]], cache_gib)
-    done, total = 0, sum(len(some) for some in sources.values())
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        progress(done, total)
-
-    for split in SPLITS:
-        labels = [number for _, number in listings[split]]
-        writer.array(f"{split}_labels", np.array(labels, dtype=np.int64))
-        store(writer, split, sources[split], keep=keep, advance=advance)
-
-
-def _fit(sources: list[Source], most: float) -> bool:
-    """Whether the images take at most so many GiB; stops looking once they do not."""
-    total = 0.0
-    for start in range(0, len(sources), 256):
-        total += decoded_gib(sources[start : start + 256])
-        if total > most:
-            return False
-    return True
+    advance = counted(progress, sum(len(some) for some in sources.values()))
+    for split, some in sources.items():
+        store(writer, split, some, keep=keep, advance=advance)

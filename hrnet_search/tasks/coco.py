@@ -13,6 +13,7 @@ from ..files import is_number, read_user_json
 from .images import Folder, Source
 
 LARGEST = 2**63 - 1  # whole number that an array keeps
+FARTHEST = 1_000_000  # pixels: no image is larger, and float32 is still exact to 1/16 there
 UNNAMEABLE = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of letters: in no file's name
 
 
@@ -71,6 +72,20 @@ def find(root: Path, name: str, *, key: str) -> Path:
     return root / name
 
 
+def has_size(truth: Mapping[str, Any], least: float, most: float) -> bool:
+    """Whether COCO's evaluation finds anything of that size to measure by.
+
+    Args:
+        truth: In COCO's annotation format.
+        least: Smallest area in square pixels.
+        most: Largest one.
+    """
+    return any(
+        not entry["iscrowd"] and entry.get("num_keypoints", 1) and least <= entry["area"] <= most
+        for entry in truth["annotations"]
+    )
+
+
 def digest(files: Sequence[Path], sources: Sequence[Source]) -> str:
     """Changes when one of the files does."""
     found = [Folder(file.parent).fingerprint(file.name) for file in files]
@@ -92,10 +107,12 @@ class At:
     key: str
     entry: Mapping[str, Any]
 
-    def number(self, name: str, *, default: float | None = None) -> float:
+    def number(self, name: str, *, default: float | None = None, most: float = FARTHEST) -> float:
         value = self.entry.get(name, default)
         if not is_number(value):
             raise self.wrong(name, "must be a number")
+        if abs(value) > most:
+            raise self.wrong(name, f"must be within +-{most:.0f}")
         return float(value)
 
     def whole(self, name: str, *, default: int | None = None, least: int | None = None) -> int:
@@ -120,6 +137,10 @@ class At:
         value = self.entry.get(name)
         if not isinstance(value, list) or len(value) != count or not all(map(is_number, value)):
             raise self.wrong(name, f"must be a list of {count} numbers")
+        for place, number in enumerate(value):
+            if abs(number) > FARTHEST:
+                key, rule = f"{self.key}.{name}.{place}", f"must be within +-{FARTHEST}"
+                raise InputError(rule, key=key, value=number, file=self.file)
         return [float(number) for number in value]
 
     def pairs(self, name: str, count: int) -> list[list[float]]:

@@ -24,8 +24,9 @@ from ..settings import PADDED, DetectionTask, Objects
 from ..views import fitted_size, padded_size
 from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices
 from .cache import Prepared
-from .detection_metrics import Kind, average_precision
-from .images import Images, in_order
+from .coco import has_size
+from .detection_metrics import Kind, average_precision, size_limits
+from .images import BATCHES_AHEAD, Images, in_order
 
 EVAL_BATCH = 16
 EVAL_PIXELS = 2**22  # of a batch of evaluation; beyond it, one image at a time
@@ -151,7 +152,8 @@ class Detection:
                 class that the validation images have.
         """
         results: list[dict[str, Any]] = []
-        for views, pixels in in_order(self._eval_images, self._eval_batches()):  # read ahead
+        batches = in_order(self._eval_images, self._eval_batches(), ahead=BATCHES_AHEAD)
+        for views, pixels in batches:
             images = stacked(pixels, padded_size(views[0].size, PADDED))
             found = predict(images, torch.tensor([view.size for view in views]))
             for view, one in zip(views, found, strict=True):
@@ -233,6 +235,11 @@ class Detection:
         rule = f"an image of {given} pixels is shown at {seen}, padded; "
         rule += f"networks of the study take {least}x{least} or more"
         return InputError(rule, key="data.image_size", value=[self.short, self.long])
+
+    def measures(self, name: str) -> bool:
+        limits = size_limits(self.areas)
+        size = name.partition("_")[2]  # of box_apl and mask_apl
+        return has_size(self.prepared.json("truth"), *limits.get(size, limits["ap"]))
 
     def preprocessing(self) -> dict[str, Any]:
         return {

@@ -15,6 +15,7 @@ K classes, which are numbered from 1:
   pixels below which an object is small, and from which on it is large.
 """
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +31,8 @@ from pycocotools import mask as coco_mask
 from ..errors import InputError, nearest_name
 from ..settings import CocoDetection, VocDetection
 from .cache import Prepared, Writer, cached
-from .coco import At, digest, entries, find, image_source, read_content, read_images
-from .images import Progress, Source, decoded_gib, open_folder, store
+from .coco import FARTHEST, At, digest, entries, find, image_source, read_content, read_images
+from .images import Progress, Source, counted, fits, open_folder, store
 
 FORMAT = 1  # of the arrays; with another number older cache entries are not used
 SPLITS = ("train", "val")
@@ -105,6 +106,9 @@ class Listing:
     classes: Classes
 
 
+Images = list[tuple[Source, Picture]]
+
+
 def prepare(data: Data, masks: bool, progress: Progress) -> Prepared:
     """Check all annotations, decode every image once, and keep what trials need.
 
@@ -131,35 +135,42 @@ def prepare(data: Data, masks: bool, progress: Progress) -> Prepared:
         "classes": list(listings["train"].classes.names),
         "masks": masks,
         "use_empty": data.use_empty,
-        "cache_gib": data.cache_gib,
         "files": [digest(one.files, one.sources) for one in listings.values()],
     }
-    return cached(identity, lambda writer: _make(writer, data, listings, progress))
+    # The annotations are checked once, where one of the two is not in the cache.
+    read = functools.cache(lambda: _kept(listings, use_empty=data.use_empty))
+
+    def sources() -> list[Source]:
+        return [source for some in read().values() for source, _ in some]
+
+    keep = fits(identity, sources, data.cache_gib)
+
+    def make(writer: Writer) -> None:
+        advance = counted(progress, len(sources()))
+        for split, some in read().items():
+            images = [source for source, _ in some]
+            store(writer, split, images, keep=keep, advance=advance)
+        write_objects(writer, [picture for _, picture in read()["train"]])
+        write_truth(
+            writer, [picture for _, picture in read()["val"]], listings["val"].classes, AREAS
+        )
+
+    return cached({**identity, "keeps_pixels": keep}, make)
 
 
-def _make(writer: Writer, data: Data, listings: Mapping[str, Listing], progress: Progress) -> None:
-    pictures = {split: listing.read() for split, listing in listings.items()}
-    kept = {
-        "train": learned_from(pictures["train"], use_empty=data.use_empty),
-        "val": list(range(len(pictures["val"]))),
-    }
+def _kept(listings: Mapping[str, Listing], *, use_empty: bool) -> dict[str, Images]:
+    """The images of each split that are used, with their objects."""
+    kept = {}
     for split, listing in listings.items():
-        _check_any(split, [pictures[split][place] for place in kept[split]], listing.file)
-    sources = {
-        split: [
-            replace(listing.sources[place], size=pictures[split][place].size)
-            for place in kept[split]
+        pictures = listing.read()
+        places = range(len(pictures))
+        used = learned_from(pictures, use_empty=use_empty) if split == "train" else places
+        _check_any(split, [pictures[place] for place in used], listing.file)
+        kept[split] = [
+            (replace(listing.sources[place], size=pictures[place].size), pictures[place])
+            for place in used
         ]
-        for split, listing in listings.items()
-    }
-    everything = [source for some in sources.values() for source in some]
-    done = iter(range(1, len(everything) + 1))
-    keep = decoded_gib(everything) <= data.cache_gib
-    for split, some in sources.items():
-        advance: Callable[[], None] = lambda: progress(next(done), len(everything))  # noqa: E731
-        store(writer, split, some, keep=keep, advance=advance)
-    write_objects(writer, [pictures["train"][place] for place in kept["train"]])
-    write_truth(writer, pictures["val"], listings["val"].classes, AREAS)
+    return kept
 
 
 def _check_any(split: str, pictures: Sequence[Picture], file: Path) -> None:
@@ -341,7 +352,7 @@ def _object(at: At, size: tuple[int, int], labels: Mapping[int, int], *, masks: 
     return Object(
         box=(x, y, x + width, y + height),
         label=labels[category],
-        area=at.number("area", default=width * height),
+        area=at.number("area", default=width * height, most=FARTHEST**2),
         ignored=at.whole("iscrowd", default=0) == 1,
         mask=read_mask(at, size) if masks else b"",
     )

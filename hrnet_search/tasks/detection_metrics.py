@@ -47,11 +47,10 @@ def average_precision(
         areas: Square pixels: largest of the small objects, and of the medium ones.
         kind: Which of an object's two outlines is compared.
     """
-    small, medium = areas
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
         annotated = _loaded(truth)
         evaluation = COCOeval(annotated, _found(annotated, results, kind), IOU_TYPES[kind])
-        evaluation.params.areaRng = [[0, LARGEST], [0, small], [small, medium], [medium, LARGEST]]
+        evaluation.params.areaRng = [list(limits) for limits in size_limits(areas).values()]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -59,6 +58,17 @@ def average_precision(
     return Precision(
         {name: value for name, value in values.items() if value >= 0}, _by_class(evaluation)
     )
+
+
+def size_limits(areas: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """Least and largest area of the objects that a metric is of, square pixels, all sizes first.
+
+    Args:
+        areas: As in `average_precision`.
+    """
+    small, medium = areas
+    limits = {"aps": (0.0, small), "apm": (small, medium), "apl": (medium, LARGEST)}
+    return {"ap": (0.0, LARGEST), **limits}
 
 
 def _found(annotated: COCO, results: Sequence[Mapping[str, Any]], kind: Kind) -> COCO:

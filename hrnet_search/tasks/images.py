@@ -12,7 +12,7 @@ import warnings
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,9 +23,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError
-from .cache import Prepared, Writer
+from .cache import Prepared, Writer, cached
 
 GIB = 2**30
+BATCHES_AHEAD = 2  # of an evaluation, which are made while the network is busy
 SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
 ORIENTATION = 0x0112  # the EXIF tag
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
@@ -259,21 +260,35 @@ class Source:
         )
 
 
-def in_order(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-    """`function` of each item in order, computed by threads a little ahead of their use."""
+def in_order(
+    function: Callable[[Any], T], items: Iterable[Any], *, ahead: int | None = None
+) -> Iterator[T]:
+    """`function` of each item in order, computed by threads a little ahead of their use.
+
+    Args:
+        function: Called in a thread.
+        items: What it is called with.
+        ahead: How many results are made or wait beside the one in use, as they take memory; None:
+            four for each thread.
+    """
     threads = min(8, os.cpu_count() or 1)
-    items = iter(items)
+    items, ahead = iter(items), 4 * threads if ahead is None else ahead
     with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(
-            pool.submit(function, item) for item in itertools.islice(items, 4 * threads)
-        )
+        waiting = deque(pool.submit(function, item) for item in itertools.islice(items, ahead))
         try:
             while waiting:
-                yield waiting.popleft().result()
+                result = waiting.popleft().result()
                 waiting.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+                yield result
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def counted(progress: Progress, total: int) -> Callable[[], None]:
+    """What tells `progress` with each call that one more of `total` is done."""
+    done = itertools.count(1)
+    return lambda: progress(next(done), total)
 
 
 def store(
@@ -369,13 +384,41 @@ class Images(Sequence[np.ndarray]):
         )
 
 
-def decoded_gib(sources: Iterable[Source], channels: int = 3) -> float:
-    """Memory that the images take decoded, from their headers."""
-    total = 0
+def fits(
+    identity: Mapping[str, Any],
+    sources: Callable[[], Iterable[Source]],
+    most: float,
+    *,
+    channels: int = 3,
+) -> bool:
+    """Whether the images take no more than `most` GiB decoded; once known, kept in the cache.
+
+    Args:
+        identity: Everything that `sources` depends on, as JSON values.
+        sources: Gives the images.
+        most: GiB.
+        channels: Bytes of a pixel.
+
+    Raises:
+        InputError: An image is missing, or is none.
+    """
+
+    def make(writer: Writer) -> None:
+        writer.json("fits", _fit(sources(), most, channels))
+
+    asked = {**identity, "question": "fits", "gib": most, "channels": channels}
+    return bool(cached(asked, make).json("fits"))
+
+
+def _fit(sources: Iterable[Source], most: float, channels: int) -> bool:
+    """By the headers; no more of them are read once it is clear that they do not fit."""
+    left = most * GIB
     for source in sources:
         height, width = source.size or header(source)
-        total += channels * height * width
-    return total / GIB
+        left -= channels * height * width
+        if left < 0:
+            return False
+    return True
 
 
 def header(source: Source) -> tuple[int, int]:

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from ..files import write_json
 from ..keypoints import (
-    PADDING,
     STRIDE,
     WINDOW,
     Pair,
@@ -33,11 +32,12 @@ from ..keypoints import (
     fit,
     inverse,
 )
-from ..settings import CocoPose, People, PoseAugmentation, PoseTask
+from ..settings import People, PoseAugmentation, PoseTask
 from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng
 from .cache import Prepared
-from .images import Images, in_order
-from .pose_metrics import keypoint_ap, nme, oks_nms, pckh, person_scores
+from .coco import has_size
+from .images import BATCHES_AHEAD, Images, in_order
+from .pose_metrics import ALL_SIZES, SIZES, keypoint_ap, nme, oks_nms, pckh, person_scores
 
 EVAL_BATCH = 64
 HALF_PADDING = 1.5  # of the box around half a body (official `lib/dataset/JointsDataset.py`)
@@ -85,7 +85,7 @@ class Pose:
         self.task, self.prepared = task, prepared
         self.head, self.num_outputs = task.head, data.num_outputs
         self.size, self.joints = data.size, data.joints
-        self.padding = data.box_padding if isinstance(data, CocoPose) else PADDING
+        self.padding = data.padding
         pairs = self.joints.index(self.joints.flip_pairs)
         self.swapped = swap_order(pairs, self.num_outputs)
         self.upper = np.isin(self.joints.names, self.joints.upper_body)
@@ -140,13 +140,19 @@ class Pose:
         """
         people = range(len(self.val))
         batches = [people[start : start + EVAL_BATCH] for start in people[::EVAL_BATCH]]
-        seen = in_order(self._val_crops, batches)  # while the network is busy
+        # While the network is busy.
+        seen = in_order(self._val_crops, batches, ahead=BATCHES_AHEAD)
         found = np.concatenate([self._find(*crops, predict) for crops in seen])
         metric = {"oks": self._ap, "pckh": self._pckh, "nme": self._nme}[self.task.metric]
         return metric(found, out)
 
     def check(self, least: int) -> None:
         """Nothing: crops are of one size, which the study has checked."""
+
+    def measures(self, name: str) -> bool:
+        if self.task.metric != "oks":
+            return True  # which `pose_data` has checked
+        return has_size(self.prepared.json("truth"), *SIZES.get(name, ALL_SIZES))
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -211,8 +217,7 @@ class Pose:
         return joints.numpy()
 
     def _heatmaps(self, predict: Predict, images: Tensor) -> Tensor:
-        # A network that has diverged finds nobody: numbers that are none become zeros.
-        heatmaps = torch.nan_to_num(predict(images).float().cpu(), posinf=0, neginf=0)
+        heatmaps: Tensor = predict(images).float().cpu()
         if self.task.loss != "cross_entropy":
             return heatmaps
         return F.softmax(heatmaps.flatten(2), dim=-1).reshape(heatmaps.shape)

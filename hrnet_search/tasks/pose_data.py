@@ -11,8 +11,9 @@ For COCO's AP there are also `truth`, in COCO's annotation format, and (N,) each
 `val_categories` and `val_scores` of the boxes; for PCKh `val_heads` (N,): sizes of the heads.
 """
 
+import functools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,39 @@ from scipy.io import loadmat
 from ..errors import InputError
 from ..files import read_user_json
 from ..joints import MPII, JointSet
-from ..keypoints import PADDING
-from ..settings import CocoPose, MpiiPose
+from ..settings import BOX_PADDING, CocoPose, MpiiPose
 from .cache import Prepared, Writer, cached
-from .coco import At, digest, entries, find, image_source, read_content, read_images
-from .images import Folder, Progress, Source, decoded_gib, open_folder, store
+from .coco import (
+    FARTHEST,
+    At,
+    digest,
+    entries,
+    find,
+    image_source,
+    read_content,
+    read_images,
+)
+from .images import Folder, Progress, Source, counted, fits, open_folder, store
+from .pose_metrics import NOT_IN_PCKH
 
-FORMAT = 1  # of the arrays; with another number older cache entries are not used
+FORMAT = 2  # of the arrays; with another number older cache entries are not used
+# The settings that name folders of images, by split, and files of annotations.
+FOLDERS: Mapping[str, Mapping[str, str]] = {
+    "coco_pose": {"train": "train_images", "val": "val_images"},
+    "mpii_pose": {"train": "images", "val": "images"},
+}
+FILES: Mapping[str, Sequence[str]] = {
+    "coco_pose": ("train_annotations", "val_annotations", "val_boxes"),
+    "mpii_pose": ("train_annotations", "val_annotations", "val_truth"),
+}
+OPTIONAL = ("val_boxes",)
+NOT_READ = {"cache_gib", "input_size"}  # settings that annotations are not looked at with
 MPII_UNIT = 200  # pixels that a person is high at MPII's scale 1 (official `lib/dataset/mpii.py`)
 HEAD_SHARE = 0.6  # of the diagonal of a head's box is MPII's size of the head (same file)
 MPII_SHIFT = 15  # times the scale: the centre is moved down, not to cut off feet (same file)
+
+
+Data = CocoPose | MpiiPose
 
 
 @dataclass(frozen=True)
@@ -71,7 +95,7 @@ class Split:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare(data: CocoPose | MpiiPose, metric: str, progress: Progress) -> Prepared:
+def prepare(data: Data, metric: str, progress: Progress) -> Prepared:
     """Check all annotations, decode every image once, and keep what trials need.
 
     Args:
@@ -82,38 +106,86 @@ def prepare(data: CocoPose | MpiiPose, metric: str, progress: Progress) -> Prepa
     Raises:
         InputError: A file is missing, broken or not what it should be.
     """
-    root = Path(data.root)
-    if isinstance(data, CocoPose):
-        splits = _coco_splits(root, data, metric)
-        files = [data.train_annotations, data.val_annotations, data.val_boxes]
-    else:
-        splits = _mpii_splits(root, data)
-        files = [data.train_annotations, data.val_annotations, data.val_truth]
-    sources = {name: list(split.sources.values()) for name, split in splits.items()}
-    everything = [source for some in sources.values() for source in some]
+    folders, files = _folders(data), _files(data)
+    # The annotations are checked once, where one of the entries below is not in the cache.
+    read = functools.cache(lambda: _read(data, metric, folders, files))
+    sources = _sources(data, metric, folders, files, read)
     identity = {
         "format": FORMAT,
         "kind": data.kind,
         "joints": data.num_outputs,
-        "box_padding": getattr(data, "box_padding", PADDING),
-        "cache_gib": data.cache_gib,
-        "files": digest([root / name for name in files if name], everything),
+        "padding": data.padding,
+        "files": digest(list(files.values()), sources),
+    }
+    keep = fits(identity, lambda: sources, data.cache_gib)
+
+    def make(writer: Writer) -> None:
+        advance = counted(progress, len(sources))
+        for name, split in read().items():
+            store(writer, name, list(split.sources.values()), keep=keep, advance=advance)
+            _write(writer, name, split, data.num_outputs)
+
+    return cached({**identity, "keeps_pixels": keep}, make)
+
+
+def _folders(data: Data) -> dict[str, Folder]:
+    """Where the images of each split are."""
+    root = Path(data.root)
+    return {
+        split: open_folder(root, getattr(data, key), key=f"data.{key}")
+        for split, key in FOLDERS[data.kind].items()
+    }
+
+
+def _files(data: Data) -> dict[str, Path]:
+    """The files of annotations, by the settings that name them."""
+    root = Path(data.root)
+    names = {key: getattr(data, key) for key in FILES[data.kind]}
+    return {
+        key: find(root, name, key=f"data.{key}")
+        for key, name in names.items()
+        if name or key not in OPTIONAL
+    }
+
+
+def _read(
+    data: Data, metric: str, folders: Mapping[str, Folder], files: Mapping[str, Path]
+) -> dict[str, Split]:
+    if isinstance(data, CocoPose):
+        return _coco_splits(data, metric, folders, files)
+    return _mpii_splits(folders, files)
+
+
+def _sources(
+    data: Data,
+    metric: str,
+    folders: Mapping[str, Folder],
+    files: Mapping[str, Path],
+    read: Callable[[], Mapping[str, Split]],
+) -> list[Source]:
+    """Every image of both splits.
+
+    Kept in the cache by all that `read` depends on, as to read COCO's annotations takes minutes;
+    whether an image has changed is asked of the files in this list.
+    """
+    identity = {
+        "format": FORMAT,
+        "question": "images",
+        "settings": data.model_dump(mode="json", exclude=NOT_READ),
+        "metric": metric,
+        "files": digest(list(files.values()), []),
     }
 
     def make(writer: Writer) -> None:
-        done = iter(range(1, len(everything) + 1))
-        keep = decoded_gib(everything) <= data.cache_gib
-        for name, split in splits.items():
-            store(
-                writer,
-                name,
-                sources[name],
-                keep=keep,
-                advance=lambda: progress(next(done), len(everything)),
-            )
-            _write(writer, name, split, data.num_outputs)
+        for name, split in read().items():
+            writer.json(name, [[source.name, source.size] for source in split.sources.values()])
 
-    return cached(identity, make)
+    prepared = cached(identity, make)
+    return [
+        Source(folder, file, None if size is None else (size[0], size[1]), as_stored=True)
+        for split, folder in folders.items()
+        for file, size in prepared.json(split)
+    ]
 
 
 def write_samples(
@@ -169,46 +241,47 @@ class CocoFile:
     categories: Mapping[int, str]
 
 
-def _coco_splits(root: Path, data: CocoPose, metric: str) -> dict[str, Split]:
+def _coco_splits(
+    data: CocoPose, metric: str, folders: Mapping[str, Folder], files: Mapping[str, Path]
+) -> dict[str, Split]:
     if metric == "nme" and data.val_boxes:
         rule = "metric nme compares people with their own annotations; leave it out"
         raise InputError(rule, key="data.val_boxes", value=data.val_boxes)
     splits = {}
-    for name, images, annotations in (
-        ("train", data.train_images, data.train_annotations),
-        ("val", data.val_images, data.val_annotations),
-    ):
-        folder = open_folder(root, images, key=f"data.{name}_images")
-        file = find(root, annotations, key=f"data.{name}_annotations")
-        coco = read_coco(file, data.num_outputs)
-        people = coco_people(coco, data.box_padding)
+    for name, folder in folders.items():
+        file = files[f"{name}_annotations"]
+        coco = read_coco(file, data.joints.names, are_cocos=data.keypoints is None)
+        people = coco_people(coco, data.padding)
         more = {}
         if name == "val":
             if metric == "nme":
                 _check_normalisers(people, data.joints, file)
             if data.val_boxes:
-                boxes = find(root, data.val_boxes, key="data.val_boxes")
-                people = read_boxes(boxes, coco, data.num_outputs, data.box_padding)
+                people = read_boxes(files["val_boxes"], coco, data.num_outputs, data.padding)
             more = _for_ap(coco, people)
         splits[name] = Split(people, _coco_sources(coco, people, folder), more)
     return splits
 
 
-def read_coco(file: Path, num_joints: int) -> CocoFile:
+def read_coco(file: Path, joints: Sequence[str], *, are_cocos: bool) -> CocoFile:
     """The annotations of a file in COCO's format.
 
     Args:
         file: The .json file.
-        num_joints: How many keypoints the settings name.
+        joints: Names of the keypoints, as the settings have them.
+        are_cocos: Because the settings name none: then the file must have COCO's. Otherwise it may
+            have other names for them, but not the same ones in another order.
 
     Raises:
         InputError: It is no JSON, not COCO's, or has other keypoints.
     """
     content = read_content(file)
-    categories = _categories(content["categories"], num_joints, file)
+    categories = _categories(content["categories"], len(joints), file)
+    for at in entries(content, "categories", file):
+        _check_names(at, joints, are_cocos=are_cocos)
     images = read_images(content, file)
     annotations = [
-        _annotation(at, images, num_joints)
+        _annotation(at, images, len(joints))
         for at in entries(content, "annotations", file)
         if at.whole("category_id") in categories
     ]
@@ -316,17 +389,40 @@ def _categories(
     return found
 
 
+def _check_names(at: At, joints: Sequence[str], *, are_cocos: bool) -> None:
+    """Whether a category of as many keypoints has these; its list may be empty."""
+    names = at.entry.get("keypoints")
+    if not isinstance(names, list) or len(names) != len(joints):
+        return
+    found, wanted = ([_plain(name) for name in some] for some in (names, joints))
+    if not are_cocos and set(found) != set(wanted):
+        return
+    for place, name in enumerate(names):
+        if found[place] != wanted[place]:
+            whose = "COCO has" if are_cocos else "data.keypoints has"
+            rule = f"is keypoint {place} here, where {whose} {joints[place]!r}; "
+            rule += "name the keypoints in data.keypoints, in the order of this file"
+            key = f"{at.key}.keypoints.{place}"
+            raise InputError(rule, key=key, value=name, file=at.file)
+
+
+def _plain(name: Any) -> str:
+    """A name without what tools write differently: "Left Eye", left-eye, left_eye."""
+    return str(name).lower().replace(" ", "_").replace("-", "_")
+
+
 def _annotation(at: At, images: Mapping[int, Any], num_joints: int) -> dict[str, Any]:
-    """What is used of a person's entry, checked; area and num_keypoints filled in."""
+    """What is used of a person's entry, checked; `num_keypoints` is counted, whatever it says."""
     image, box = at.image(images), at.numbers("bbox", 4)
     joints = at.numbers("keypoints", 3 * num_joints)
+    area = max(0.0, box[2]) * max(0.0, box[3])
     return {
         "image_id": image,
         "category_id": at.whole("category_id"),
         "bbox": box,
         "keypoints": joints,
-        "num_keypoints": at.whole("num_keypoints", default=num_labelled(joints)),
-        "area": at.number("area", default=max(0.0, box[2]) * max(0.0, box[3])),
+        "num_keypoints": num_labelled(joints),
+        "area": at.number("area", default=area, most=FARTHEST**2),
         "iscrowd": at.whole("iscrowd", default=0),
     }
 
@@ -361,32 +457,36 @@ def _for_ap(coco: CocoFile, people: Sequence[Person]) -> dict[str, Any]:
 
 def _check_normalisers(people: Sequence[Person], joints: JointSet, file: Path) -> None:
     pair = [joints.names.index(name) for name in joints.normalise_by]
-    if not any(all(person.joints[3 * place + 2] > 0 for place in pair) for person in people):
-        rule = f"nobody has both {' and '.join(joints.normalise_by)} labelled, as metric nme needs"
-        raise InputError(rule, file=file)
+    for person in people:
+        (*first, first_seen), (*second, second_seen) = (
+            person.joints[3 * place : 3 * place + 3] for place in pair
+        )
+        if min(first_seen, second_seen) > 0 and first != second:
+            return
+    both = " and ".join(joints.normalise_by)
+    rule = f"nobody has both {both} labelled, in two places, as metric nme needs"
+    raise InputError(rule, file=file)
 
 
 # --- MPII's format -------------------------------------------------------------------------------
 
 
-def _mpii_splits(root: Path, data: MpiiPose) -> dict[str, Split]:
-    folder = open_folder(root, data.images, key="data.images")
-    file = find(root, data.train_annotations, key="data.train_annotations")
+def _mpii_splits(folders: Mapping[str, Folder], files: Mapping[str, Path]) -> dict[str, Split]:
+    file = files["train_annotations"]
     train = [p for p in read_mpii(file) if num_labelled(p.joints) and min(p.extent) > 0]
     if not train:
         raise InputError("has no person with a labelled joint", file=file)
-    file = find(root, data.val_annotations, key="data.val_annotations")
+    file = files["val_annotations"]
     val = read_mpii(file)
     for place, person in enumerate(val):
         if min(person.extent) <= 0:
             raise InputError("must be above 0", key=f"{place}.scale", file=file)
-    truth = find(root, data.val_truth, key="data.val_truth")
-    joints, heads = read_mpii_truth(truth, len(val))
+    joints, heads = read_mpii_truth(files["val_truth"], len(val))
     val = [replace(p, joints=one.flatten()) for p, one in zip(val, joints, strict=True)]
     return {
         name: Split(
             people,
-            {p.image: Source(folder, str(p.image), as_stored=True) for p in people},
+            {p.image: Source(folders[name], str(p.image), as_stored=True) for p in people},
             more,
         )
         for name, people, more in (("train", train, {}), ("val", val, {"val_heads": heads}))
@@ -413,7 +513,7 @@ def _mpii_person(at: At) -> Person:
     x, y = at.numbers("center", 2)
     scale, count = at.number("scale"), len(MPII.names)
     places, labelled = at.pairs("joints", count), at.numbers("joints_vis", count)
-    side = PADDING * MPII_UNIT * scale
+    side = BOX_PADDING * MPII_UNIT * scale
     joints = [(a - 1, b - 1, v) for (a, b), v in zip(places, labelled, strict=True)]
     return Person(
         image=at.text("image"),
@@ -454,4 +554,8 @@ def read_mpii_truth(file: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     heads = HEAD_SHARE * np.linalg.norm(corners[1] - corners[0], axis=0)
     if not (heads > 0).all():
         raise InputError("a head has no size", key="headboxes_src", file=file)
+    if not (np.abs(places[labelled > 0]) <= FARTHEST).all():  # nor NaN
+        raise InputError(f"must be within +-{FARTHEST}", key="pos_gt_src", file=file)
+    if not labelled[:, [name not in NOT_IN_PCKH for name in MPII.names]].any():
+        raise InputError("has no joint that PCKh is measured on", key="jnt_missing", file=file)
     return np.concatenate([places, labelled[..., None]], axis=-1), heads

@@ -17,6 +17,9 @@ from ..joints import MPII
 NOT_IN_PCKH = ("pelvis", "thorax")  # left out of the mean (official `lib/dataset/mpii.py`)
 # Places of the metrics in `COCOeval.stats` for keypoints.
 STATS = {"ap": 0, "ap50": 1, "ap75": 2, "apm": 3, "apl": 4, "ar": 5}
+# Least and largest area of the people that they are of, square pixels (`Params.setKpParams`).
+ALL_SIZES = (0, 1e10)
+SIZES = {"apm": (32**2, 96**2), "apl": (96**2, 1e10)}
 
 
 def person_scores(joints: np.ndarray, boxes: np.ndarray, *, least: float) -> np.ndarray:

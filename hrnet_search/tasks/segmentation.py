@@ -21,7 +21,7 @@ from ..settings import SegmentationTask
 from ..views import scaled_size
 from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng, torch_seed
 from .cache import Prepared
-from .images import Images, in_order
+from .images import BATCHES_AHEAD, Images, in_order
 from .segmentation_data import Data, label_table
 
 EVAL_BATCH = 8
@@ -147,7 +147,8 @@ class Segmentation:
         """Loss at full resolution; outputs are enlarged bilinearly, as in the paper.
 
         Head ocr puts out coarse and final classes: the coarse ones count `coarse_weight` times,
-        and always by all pixels, as in the official `OhemCrossEntropy`.
+        and always by all pixels, as in the official `OhemCrossEntropy`: by their weighted mean over
+        the labelled ones, with either loss, where the official mean with hard pixels is over all.
         """
         size = (target.shape[-2], target.shape[-1])
         final = self._hard_pixels if self.task.loss == "ohem" else self._cross_entropy
@@ -201,7 +202,8 @@ class Segmentation:
                 first images as grey PNG files in `predictions`.
         """
         total = torch.zeros(self.num_outputs, self.num_outputs, dtype=torch.long)
-        for numbers, images, labels in in_order(self._stacked, self._eval_batches()):
+        batches = in_order(self._stacked, self._eval_batches(), ahead=BATCHES_AHEAD)
+        for numbers, images, labels in batches:
             found = self._classes(predict, images)
             target = torch.from_numpy(self.tables[0][labels]).long()
             total += confusion(found, target, self.num_outputs, self.ignore_label)
@@ -324,6 +326,9 @@ class Segmentation:
         rule = f"at this scale{by} the image of {given} pixels is tested at {shown}"
         rule += f"; networks of the study take {least}x{least} or more"
         return InputError(rule, file=name, key="task.test.scales", value=scale)
+
+    def measures(self, name: str) -> bool:
+        return True
 
     def preprocessing(self) -> dict[str, Any]:
         return {

@@ -15,10 +15,11 @@ from ..settings import SegmentationFolder, SegmentationList
 from ..views import IMAGE_SUFFIXES
 from .cache import Prepared, Writer, cached
 from .images import (
-    GIB,
     Folder,
     Progress,
     Source,
+    counted,
+    fits,
     header,
     open_folder,
     store,
@@ -54,12 +55,14 @@ def prepare(data: Data, progress: Progress) -> Prepared:
     identity = {
         "kind": "segmentation",
         "format": FORMAT,
-        "cache_gib": data.cache_gib,
         "values": _values(data),
         "ignore_label": data.ignore_label,
         "files": {split: [_fingerprint(pair) for pair in pairs[split]] for split in SPLITS},
     }
-    return cached(identity, lambda writer: _write(writer, data, pairs, progress))
+    images = (pair.image for split in SPLITS for pair in pairs[split])
+    keep = fits(identity, lambda: images, data.cache_gib, channels=CHANNELS)
+    identity["keeps_pixels"] = keep
+    return cached(identity, lambda writer: _write(writer, data, pairs, keep, progress))
 
 
 def label_table(data: Data) -> np.ndarray:
@@ -165,17 +168,11 @@ def _pair_of_line(folders: Sequence[Folder], fields: Sequence[str], line: str) -
     return Pair(*(Source(folder, name) for folder, name in zip(folders, fields, strict=False)))
 
 
-def _write(writer: Writer, data: Data, pairs: dict[str, list[Pair]], progress: Progress) -> None:
+def _write(
+    writer: Writer, data: Data, pairs: dict[str, list[Pair]], keep: bool, progress: Progress
+) -> None:
     sizes = {split: [header(pair.image) for pair in pairs[split]] for split in SPLITS}
-    pixels = sum(height * width for split in SPLITS for height, width in sizes[split])
-    keep = CHANNELS * pixels <= data.cache_gib * GIB
-    done, total = 0, 2 * sum(len(some) for some in pairs.values())
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        progress(done, total)
-
+    advance = counted(progress, 2 * sum(len(some) for some in pairs.values()))
     for split in SPLITS:
         keeping = functools.partial(store, writer, keep=keep, advance=advance)
         _write_split(keeping, split, pairs[split], _checker(data, pairs[split], sizes[split]))

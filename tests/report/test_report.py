@@ -18,6 +18,7 @@ from hrnet_search.files import read_json_lines
 from hrnet_search.report import write_report
 from hrnet_search.report.figures import named_arms, pareto_data, styles
 from hrnet_search.report.frame import read_run
+from hrnet_search.report.summary import summary
 from hrnet_search.report.tables import classes_table
 from hrnet_search.result import Result
 from hrnet_search.study import load_study
@@ -270,6 +271,18 @@ def test_hostile_names_stay_in_their_cells(tmp_path):
         with (tmp_path / "out" / name).open(newline="") as file:
             arms = {row["arm"] for row in csv.DictReader(file)}
         assert arms == set(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    ("processes", "text"), [(4, "4 processes per trial."), (1, "1 thread per trial.")]
+)
+def test_the_processes_that_share_a_trial_are_no_threads(tmp_path, processes, text):
+    run = make_run(tmp_path / "run", history=False)
+    file = run / "environment.json"
+    record = json.loads(file.read_text())
+    record |= {"processes": processes, "threads_per_trial": processes}
+    file.write_text(json.dumps(record))
+    assert f"Trained on: cpu, float32, {text}" in summary(read_run(run))
 
 
 @pytest.mark.parametrize("present", [True, False])

@@ -127,6 +127,7 @@ def test_results_hold_what_reports_need(finished: Path) -> None:
         assert line["history"][-1]["step"] == 60
         assert line["history"][-1]["ap"] == line["metrics"]["ap"]
         assert line["environment"]["threads_per_trial"] == 1
+        assert line["environment"]["processes"] == 1
         assert line["environment"]["steps"] == 60
         assert "resumed_from" not in line["environment"]
 
@@ -210,7 +211,7 @@ def test_two_processes_share_a_trial(tmp_path: Path) -> None:
     assert (line["state"], line["attempt"]) == ("complete", 1)
     assert [entry["step"] for entry in line["history"]] == list(range(1, 13))
     assert line["history"][-1]["ap"] == line["metrics"]["ap"]
-    assert line["environment"]["threads_per_trial"] == 2
+    assert line["environment"]["processes"] == 2
     assert not list(tmp_path.rglob("checkpoint.pt"))
     assert not (tmp_path / "runs" / "smoke" / "ray").exists()
 
@@ -224,20 +225,24 @@ def test_a_failure_in_a_shared_trial_is_its_result(tmp_path: Path) -> None:
     (line,) = results(tmp_path)
     assert line["error"]["type"] == "Diverged"
     assert line["attempt"] == 1
+    assert "Last result" not in done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_a_shared_trial_outlives_each_of_its_processes(tmp_path: Path) -> None:
-    """A process of Train's, then the trial's own, which leaves Train's reservation behind."""
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_shared_trial_outlives_each_of_its_processes(tmp_path: Path, rank: int) -> None:
+    """One of Train's, then the trial's own, which leaves Train's reservation behind."""
     trial = tmp_path / "runs" / "smoke" / "trials" / "00000"
     given = [*ONE_TRIAL, *STEPS, *SAVED, "--set", "train.processes=2"]
     with start(tmp_path, *given) as process:
-        for title, reached in (("RayTrainWorker", 8), ("ImplicitFunc", 25)):
+        for of_train, reached in ((True, 8), (False, 25)):
             while len(read_json_lines(trial / "history.jsonl")) <= reached:
                 assert process.poll() is None, process.communicate()[1]
                 time.sleep(0.05)
             family = descendants(process.pid)
-            os.kill([pid for pid, its in family.items() if title in its][-1], signal.SIGKILL)
+            own = next(pid for pid, title in family.items() if "ImplicitFunc" in title)
+            victim = by_rank(family, trial / "history.jsonl")[rank] if of_train else own
+            os.kill(victim, signal.SIGKILL)
         errors = process.communicate(timeout=300)[1]
     assert process.returncode == 0, errors
     (line,) = results(tmp_path)
@@ -246,9 +251,24 @@ def test_a_shared_trial_outlives_each_of_its_processes(tmp_path: Path) -> None:
     assert [entry["step"] for entry in line["history"]] == list(range(1, 61))
 
 
+def by_rank(family: dict[int, str], history: Path) -> list[int]:
+    """The two processes of Train's that share a trial: the first is the one that writes."""
+    workers = [pid for pid, title in family.items() if "RayTrainWorker" in title]
+    assert len(workers) == 2
+    writes = {
+        pid: any(os.readlink(link) == str(history) for link in _links(Path(f"/proc/{pid}/fd")))
+        for pid in workers
+    }
+    assert sorted(writes.values()) == [False, True]
+    return sorted(workers, key=lambda pid: not writes[pid])
+
+
 def test_failed_trials_are_listed_and_the_exit_status_is_1(tmp_path: Path) -> None:
-    done = run(tmp_path, "--set", "train.lr=1e30", "--set", "train.optimizer=sgd")
+    # So long that it has diverged before the first report, which Ray would say on its own.
+    long = ["--set", "train.steps=1000"]
+    done = run(tmp_path, *long, "--set", "train.lr=1e30", "--set", "train.optimizer=sgd")
     assert done.returncode == 1, done.stderr
+    assert "Last result" not in done.stdout + done.stderr
     assert len(re.findall(r"^failed: trial \d .*Diverged", done.stderr, re.MULTILINE)) == 4
     assert "Traceback" not in done.stderr
     assert (tmp_path / "reports" / "smoke" / "index.html").is_file()

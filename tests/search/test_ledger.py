@@ -116,6 +116,62 @@ def test_a_trial_whose_result_is_deleted_runs_again_under_a_new_number(tmp_path:
     ]
 
 
+def failed_after_saving(ledger: Ledger) -> Job:
+    """The next trial, failed, with its checkpoint and history left."""
+    job = ledger.next()
+    assert job is not None
+    work(ledger, job, ap=None)
+    (ledger.trial_folder(job.trial) / "history.jsonl").write_text('{"step": 2}\n')
+    (ledger.trial_folder(job.trial) / "checkpoint.pt").write_text("saved at 2")
+    ledger.finish(job.trial)
+    return job
+
+
+def test_a_failed_trial_that_is_run_again_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        job = failed_after_saving(ledger)
+        run_all(ledger)
+        assert ledger.begun() == 0
+        (ledger.trial_folder(job.trial) / "result.json").unlink()
+    for _ in range(2):  # the second time the driver was stopped in between
+        with opened(tmp_path / "s", smoke()) as ledger:
+            assert ledger.begun() == 1
+            again = ledger.next()
+            assert again is not None
+            assert (again.trial, again.arm, again.seed) == (4, job.arm, job.seed)
+            folder = ledger.trial_folder(4)
+            assert (folder / "checkpoint.pt").read_text() == "saved at 2"
+            assert read_json_lines(folder / "history.jsonl") == [{"step": 2}]
+            assert not (ledger.trial_folder(job.trial) / "checkpoint.pt").exists()
+            (folder / "history.jsonl").write_text('{"step": 2}\n')
+    with opened(tmp_path / "s", smoke()) as ledger:
+        assert len(run_all(ledger)) == 1
+        assert ledger.begun() == 0
+
+
+def test_a_move_that_was_cut_short_is_finished(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        failed_after_saving(ledger)
+        run_all(ledger)
+        (ledger.trial_folder(0) / "result.json").unlink()
+        ledger.trial_folder(4).mkdir()
+        (ledger.trial_folder(0) / "history.jsonl").rename(ledger.trial_folder(4) / "history.jsonl")
+    with opened(tmp_path / "s", smoke()) as ledger:
+        assert ledger.next() is not None
+        names = {file.name for file in ledger.trial_folder(4).iterdir()}
+    assert names == {"history.jsonl", "checkpoint.pt", "trial.json"}
+
+
+def test_checkpoints_count_of_trials_that_are_still_to_end(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        failed_after_saving(ledger)
+        assert ledger.begun() == 0
+        job = ledger.next()
+        assert job is not None
+        (ledger.trial_folder(job.trial) / "checkpoint.pt").touch()
+        assert ledger.begun() == 1
+
+
 def test_interruptions_are_no_deaths(tmp_path: Path) -> None:
     for _ in range(MAX_DEATHS + 2):
         with opened(tmp_path / "s", smoke()) as ledger:
@@ -244,12 +300,31 @@ def test_a_changed_study_is_refused_with_the_difference(
     Ledger(tmp_path / "s", smoke()).close()  # and the lock was given back
 
 
-@pytest.mark.parametrize("override", ["title=other", "description=x", "reference='across=true'"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("title=other", "description=x", "reference='across=true'"),
+        *("train.workers=2", "train.checkpoint_minutes=1"),
+    ],
+)
 def test_a_harmless_change_goes_on(tmp_path: Path, override: str) -> None:
     with opened(tmp_path / "s", smoke()) as ledger:
         run_all(ledger)
     with opened(tmp_path / "s", smoke(override)) as ledger:
         assert ledger.unfinished() == 0
+
+
+def test_how_much_is_kept_and_where_the_data_lies_may_change(
+    tmp_path: Path, tiny_study: Study
+) -> None:
+    def coco(**data: object) -> Study:
+        files = {"kind": "coco_pose", "root": "/here", "input_size": [64, 64], **data}
+        return Study.model_validate({**tiny_study.model_dump(), "data": files})
+
+    opened(tmp_path / "s", coco()).close()
+    opened(tmp_path / "s", coco(cache_gib=1.5, root="/there")).close()
+    with pytest.raises(InputError, match="--fresh"):
+        Ledger(tmp_path / "s", coco(cache_gib=1.5, input_size=[64, 32]))
 
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from hrnet_search.baselines import network
@@ -93,6 +94,49 @@ def test_steps_of_a_trial_follow_from_the_data() -> None:
     ready = _check(study.model_copy(update={"train": train}), Console(quiet=True))
     assert ready.steps == 8  # 3 x 20 samples in batches of 8
     assert ready.pretrained is None
+
+
+def test_the_validation_data_must_have_what_the_study_compares_by() -> None:
+    # Drawn people of 32 x 32 pixels are not large, which is from 96 x 96 on.
+    size = "data.input_size=[32, 32]"
+    _check(smoke(size, "objectives=[metrics.ap, profile.macs]"), Console(quiet=True))
+    with pytest.raises(InputError, match="nothing that it can be measured on") as caught:
+        _check(smoke(size, "objectives=[metrics.apl, profile.macs]"), Console(quiet=True))
+    assert (caught.value.key, caught.value.value) == ("objectives.0", "metrics.apl")
+
+
+@pytest.mark.parametrize("stages", [[2, 3], [3, 2]])
+def test_images_must_be_large_enough_for_every_network(
+    tmp_path: Path, cache: Path, stages: list[int]
+) -> None:
+    """Three stages have maps at a 16th of the image, two at an 8th."""
+    study = Study.model_validate(
+        {
+            "name": "small",
+            "task": {"kind": "segmentation"},
+            "data": {
+                "kind": "segmentation_folder", "root": str(tmp_path), "crop_size": [32, 32],
+                "class_names": ["sky", "road"],
+            },
+            "space": {
+                "base": {"width": 4, "num_blocks": 1, "stage1_blocks": 1, "stage1_width": 4},
+                "vary": {"num_stages": {"choices": stages}},
+            },
+            "train": {"steps": 2, "evaluations": 1, "batch_size": 2, "lr": 0.1},
+        }
+    )  # fmt: skip
+    for name in ("train", "trainannot", "val", "valannot"):
+        (tmp_path / name).mkdir()
+    for height in (15, 16):
+        for name in ("train", "val"):
+            picture = Image.new("RGB", (40, height))
+            picture.save(tmp_path / name / "1.png")
+            picture.convert("L").save(tmp_path / f"{name}annot" / "1.png")
+        if height == 16:
+            assert _check(study, Console(quiet=True)).steps == 2
+            continue
+        with pytest.raises(InputError, match=r"40x15; networks of the study take 16x16 or more"):
+            _check(study, Console(quiet=True))
 
 
 def test_no_more_processes_than_gpus() -> None:

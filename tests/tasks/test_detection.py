@@ -24,6 +24,7 @@ from hrnet_search.labels import SYNTHETIC_CLASSES
 from hrnet_search.objects import own_boxes
 from hrnet_search.settings import CocoDetection, DetectionTask, Objects
 from hrnet_search.study import Study
+from hrnet_search.tasks import detection as detection_module
 from hrnet_search.tasks import detection_data
 from hrnet_search.tasks.base import MEAN, STD
 from hrnet_search.tasks.detection import Detection, pasted, resized
@@ -284,6 +285,19 @@ def test_the_loss_is_the_sum(tmp_path: Path) -> None:
     assert total.requires_grad
 
 
+def test_what_the_validation_objects_can_be_measured_by(tmp_path: Path) -> None:
+    content = coco_content()  # 480, 800 and 720 square pixels: small, below 32 x 32
+    task = detection(coco_set(tmp_path, content, content))
+    measured = {"box_ap": True, "mask_ap50": True, "box_aps": True, "box_apm": False}
+    assert {name: task.measures(name) for name in measured} == measured
+    content["annotations"][1]["area"] = 96.0**2  # medium, and large
+    other = detection(coco_set(tmp_path, content, content))
+    assert other.measures("mask_apm")
+    assert other.measures("box_apl")
+    content["annotations"][1]["iscrowd"] = 1
+    assert not detection(coco_set(tmp_path, content, content)).measures("box_apl")
+
+
 # --- evaluation ----------------------------------------------------------------------------------
 
 
@@ -334,6 +348,26 @@ def inside(entries: list[Any], boxes: Tensor) -> Tensor:
         grid = torch.stack([x.expand(28, 28), y[:, None].expand(28, 28)], dim=-1)[None]
         crops.append(torch.nn.functional.grid_sample(mask, grid, align_corners=False)[0])
     return torch.stack(crops) if crops else torch.zeros(0, 1, 28, 28)
+
+
+def test_no_more_than_two_batches_wait_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = drawn()
+    monkeypatch.setattr(detection_module, "EVAL_BATCH", 1)
+    find = oracle(task)
+    make, made, seen = task._eval_images, list[int](), list[int]()
+
+    def images(views: Any) -> Any:
+        made.append(len(views))
+        return make(views)
+
+    def predict(shown: Tensor, sizes: Tensor) -> list[Mapping[str, Tensor]]:
+        seen.append(len(shown))
+        assert len(made) <= len(seen) + 2
+        return find(shown, sizes)
+
+    monkeypatch.setattr(task, "_eval_images", images)
+    task.evaluate(predict)
+    assert len(made) == len(seen) == 6
 
 
 def test_the_truth_fed_back_scores_one(tmp_path: Path) -> None:

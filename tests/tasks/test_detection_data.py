@@ -56,6 +56,29 @@ def train_masks(prepared: Prepared, sizes: list[tuple[int, int]]) -> list[np.nda
     ]
 
 
+# --- the cache -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [coco_set, voc_set])
+def test_whether_pixels_are_kept_decides_and_not_the_limit(
+    tmp_path: Path, cache: Path, make: Callable[[Path], CocoDetection | VocDetection]
+) -> None:
+    data = make(tmp_path)
+    some, more, none = (
+        quietly(data.model_copy(update={"cache_gib": gib})).folder for gib in (4.0, 5.0, 1e-6)
+    )
+    assert some == more != none
+
+
+def test_images_that_are_not_used_are_not_counted(tmp_path: Path, cache: Path) -> None:
+    content = coco_content()
+    content["annotations"] = [e for e in content["annotations"] if e["image_id"] == 11]
+    data = coco_set(tmp_path, content)
+    gib = 3 * 3 * HEIGHT * WIDTH / 2**30  # one training image, and two to test on
+    for used, fit in ((gib, True), (gib - 1e-9, False)):
+        assert quietly(data.model_copy(update={"cache_gib": used})).has("train") is fit
+
+
 # --- what becomes of good entries ----------------------------------------------------------------
 
 

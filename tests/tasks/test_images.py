@@ -22,7 +22,7 @@ from hrnet_search.tasks.images import (
     Images,
     Source,
     decode,
-    decoded_gib,
+    fits,
     header,
     in_order,
     open_folder,
@@ -514,13 +514,30 @@ def test_headers_are_read_without_the_pixels(tmp_path: Path) -> None:
         header(Source(Folder(tmp_path), "z.png"))
 
 
-def test_the_memory_that_images_take(tmp_path: Path) -> None:
-    pixels = sum(height * width for height, width in SIZES)
+@pytest.mark.parametrize("channels", [3, 4])
+def test_images_fit_up_to_the_limit_exactly(tmp_path: Path, cache: Path, channels: int) -> None:
+    size = channels * sum(height * width for height, width in SIZES)  # bytes
     sources = sources_in(tmp_path / "files")
-    assert decoded_gib(sources) == pytest.approx(3 * pixels / 2**30)
-    assert decoded_gib(sources, channels=4) == pytest.approx(4 * pixels / 2**30)
-    known = [Source(Folder(tmp_path), "none.png", (1000, 2000))]  # not looked at
-    assert decoded_gib(known) == pytest.approx(3 * 2e6 / 2**30)
+    for most, expected in ((size, True), (size - 1, False), (0, False)):
+        gib = most / 2**30
+        assert fits({"data": 1}, lambda: sources, gib, channels=channels) is expected
+
+
+def test_whether_images_fit_is_asked_once_of_each_data_set_and_limit(cache: Path) -> None:
+    asked: list[int] = []
+
+    def sources(number: int) -> Any:
+        asked.append(number)
+        # No such file: where its size is known, it is not looked at.
+        yield Source(Folder(cache), "none.png", (1000, 2000))
+        if number == 2:  # nor are others when it is too large already
+            yield Source(Folder(cache), "none.png")
+
+    for _ in range(2):
+        assert fits({"data": 1}, lambda: sources(1), 1.0)
+        assert not fits({"data": 2}, lambda: sources(2), 0.005)
+        assert fits({"data": 1}, lambda: sources(3), 2.0)
+    assert asked == [1, 2, 3]
 
 
 # --- in order ----------------------------------------------------------------------------------
@@ -549,6 +566,15 @@ def test_items_are_taken_a_little_ahead_alone(monkeypatch: pytest.MonkeyPatch) -
     assert len(taken) <= 5 + 4 * 2
     results.close()
     assert len(taken) <= 5 + 4 * 2
+
+
+def test_fewer_items_are_taken_where_they_are_large() -> None:
+    taken: list[int] = []
+    results = in_order(lambda number: number, (taken.append(n) or n for n in range(99)), ahead=2)
+    for expected in range(5):
+        assert next(results) == expected
+        assert len(taken) == expected + 1 + 2
+    assert list(results) == list(range(5, 99))
 
 
 def test_an_error_comes_in_its_turn_and_ends_the_threads() -> None:

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import coco as pycoco
-from pycocotools.cocoeval import Params
 from scipy.io import savemat
 
 from hrnet_search.errors import InputError
-from hrnet_search.joints import COCO, MPII
+from hrnet_search.joints import COCO
 from hrnet_search.settings import CocoPose, Keypoints, MpiiPose
+from hrnet_search.tasks import coco as coco_module
+from hrnet_search.tasks import pose_data
 from hrnet_search.tasks.cache import Prepared
 from hrnet_search.tasks.images import Images
 from hrnet_search.tasks.pose_data import clip, prepare
@@ -118,27 +119,6 @@ def refusal(data: CocoPose | MpiiPose, metric: str = "oks") -> str:
     return text
 
 
-# --- the joints of COCO --------------------------------------------------------------------------
-
-
-def test_cocos_joints_are_those_of_its_files_and_of_pycocotools(
-    real_data: Callable[[str], Path],
-) -> None:
-    file = real_data("coco_mini") / "annotations" / "person_keypoints_val2017.json"
-    (category,) = json.loads(file.read_text())["categories"]
-    assert list(COCO.names) == category["keypoints"]
-    ours = {frozenset(edge) for edge in COCO.index(COCO.skeleton)}
-    assert ours == {frozenset(end - 1 for end in edge) for edge in category["skeleton"]}
-    expected = Params(iouType="keypoints").kpt_oks_sigmas.tolist()
-    assert list(COCO.sigmas) == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("joints", [COCO, MPII])
-def test_every_left_joint_is_paired_with_its_right_one(joints: Any) -> None:
-    expected = {(n, n.replace("left", "right")) for n in joints.names if n.startswith("left")}
-    assert set(joints.flip_pairs) == expected
-
-
 # --- what becomes of good entries ----------------------------------------------------------------
 
 
@@ -220,6 +200,10 @@ def test_joints_are_labelled_where_their_visibility_is_above_0(tmp_path: Path) -
     del first["num_keypoints"], second["num_keypoints"]
     prepared = quietly(coco_set(tmp_path, content))
     assert len(prepared.array("train_joints")) == 1
+    # What is counted decides, not what the file says: of 0 COCO's evaluation takes no notice.
+    for entry in (first, second):
+        entry["num_keypoints"] = 0
+    assert quietly(coco_set(tmp_path, content)).json("truth") == prepared.json("truth")
     counts = [entry["num_keypoints"] for entry in prepared.json("truth")["annotations"]]
     assert counts == [0, 2]
 
@@ -278,6 +262,39 @@ def test_what_does_not_fit_is_decoded_as_needed(tmp_path: Path) -> None:
     assert packed.checksum == other.checksum
     for one, two in zip(Images(packed, "train"), Images(other, "train"), strict=True):
         assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["coco", "mpii"])
+def test_annotations_are_read_once_until_they_change(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    data = coco_set(tmp_path) if kind == "coco" else mpii_set(tmp_path)
+    metric = "oks" if kind == "coco" else "pckh"
+    read, files = pose_data.read_user_json, list[str]()
+    for module in (pose_data, coco_module):
+        monkeypatch.setattr(
+            module, "read_user_json", lambda file: files.append(file.name) or read(file)
+        )
+    first = quietly(data, metric)
+    names = ["train.json", "val.json" if kind == "coco" else "valid.json"]
+    assert files == names  # each of them once
+    assert quietly(data, metric) == first
+    assert files == names
+    picture = next(tmp_path.glob("val/*.png" if kind == "coco" else "images/*.png"))
+    Image.new("RGB", (WIDTH, HEIGHT)).save(picture)
+    changed = quietly(data, metric)
+    assert changed.checksum != first.checksum
+    assert files == 2 * names
+    picture.unlink()
+    assert refusal(data, metric) == f"{picture}: there is no such image"
+
+
+def test_whether_pixels_are_kept_decides_and_not_the_limit(tmp_path: Path, cache: Path) -> None:
+    data = coco_set(tmp_path)
+    some, more, none = (
+        quietly(data.model_copy(update={"cache_gib": gib})).folder for gib in (4.0, 5.0, 1e-6)
+    )
+    assert some == more != none
 
 
 def test_data_is_prepared_once_until_a_file_changes(tmp_path: Path) -> None:
@@ -346,6 +363,43 @@ def test_real_annotations_give_the_people_that_pycocotools_finds(
         np.testing.assert_allclose(prepared.array(f"{split}_centres"), centres, atol=0.02)
 
 
+# --- names of keypoints --------------------------------------------------------------------------
+
+
+def people_set(root: Path, names: list[str], **more: Any) -> CocoPose:
+    """People of COCO's joints, whose category lists these names."""
+    content = coco_content(joints=17)
+    content["categories"][0]["keypoints"] = names
+    return coco_set(root, content, **{"keypoints": None, **more})
+
+
+@pytest.mark.parametrize("change", [str, str.title, lambda name: name.replace("_", " ")])
+def test_cocos_keypoints_are_taken_as_they_are_written(
+    tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    assert quietly(people_set(tmp_path, [change(name) for name in COCO.names]))
+
+
+def test_other_keypoints_than_cocos_must_be_named(tmp_path: Path) -> None:
+    names = [*COCO.names[:5], "neck", *COCO.names[6:]]
+    rule = "is keypoint 5 here, where COCO has 'left_shoulder'; name the keypoints in "
+    rule += "data.keypoints, in the order of this file"
+    place = f"{tmp_path / 'train.json'}: categories.0.keypoints.5"
+    assert refusal(people_set(tmp_path, names)) == f"{place}: 'neck': {rule}"
+    named = Keypoints(names=names, sigmas=list(COCO.sigmas))
+    assert quietly(people_set(tmp_path, names, keypoints=named))
+
+
+def test_names_of_ones_own_are_not_compared_but_for_their_order(tmp_path: Path) -> None:
+    own = Keypoints(names=[f"joint {n}" for n in range(17)], sigmas=list(COCO.sigmas))
+    assert quietly(people_set(tmp_path, list(COCO.names), keypoints=own))
+    right_first = [COCO.names[0], *reversed(COCO.names[1:3]), *COCO.names[3:]]
+    turned = Keypoints(names=right_first, sigmas=list(COCO.sigmas))
+    text = refusal(people_set(tmp_path, list(COCO.names), keypoints=turned))
+    assert text.startswith(f"{tmp_path / 'train.json'}: categories.0.keypoints.1: 'left_eye': is")
+    assert "where data.keypoints has 'right_eye'; name the keypoints in data.keypoints" in text
+
+
 # --- a detector's boxes --------------------------------------------------------------------------
 
 
@@ -390,6 +444,7 @@ def test_boxes_of_a_detector_take_the_place_of_the_annotated_ones(tmp_path: Path
         ([box(7, bbox=[1, 2, 3])], "0.bbox: [1, 2, 3]: must be a list of 4 numbers"),
         ([{**box(7), "score": "high"}], "0.score: 'high': must be a number"),
         ([{k: v for k, v in box(7).items() if k != "score"}], "0.score: is missing"),
+        ([box(7, bbox=[1, 2, 1e7, 4])], "0.bbox.2: 10000000.0: must be within +-1000000"),
         ([box(2**63)], f"0.image_id: {2**63}: must be a number of 64 bits"),
     ],
 )
@@ -410,8 +465,11 @@ def test_landmarks_need_somebody_with_both_joints_that_errors_are_divided_by(
         entry["keypoints"][2] = 0  # the nose
     data = coco_set(tmp_path, content)
     assert quietly(data, "oks")
-    text = refusal(data, "nme")
-    assert text.endswith("val.json: nobody has both nose and tail labelled, as metric nme needs")
+    rule = "nobody has both nose and tail labelled, in two places, as metric nme needs"
+    assert refusal(data, "nme") == f"{tmp_path / 'val.json'}: {rule}"
+    for entry in content["annotations"]:
+        entry["keypoints"][:3] = entry["keypoints"][12:]  # where the tail is
+    assert refusal(coco_set(tmp_path, content), "nme") == f"{tmp_path / 'val.json'}: {rule}"
 
 
 # --- bad files -----------------------------------------------------------------------------------
@@ -495,6 +553,18 @@ BAD = [
     (
         _with("annotations.3.keypoints", [1, 2, 2]),
         "annotations.3.keypoints: [1, 2, 2]: must be a list of 15 numbers",
+    ),
+    (
+        _with("annotations.3.keypoints.6", 1e300),
+        "annotations.3.keypoints.6: 1e+300: must be within +-1000000",
+    ),
+    (
+        _with("annotations.4.bbox", [1, 2, -1000001, 4]),
+        "annotations.4.bbox.2: -1000001: must be within +-1000000",
+    ),
+    (
+        _with("annotations.3.area", 1e13),
+        "annotations.3.area: 10000000000000.0: must be within +-1000000000000",
     ),
     (_with("annotations.3.area", "big"), "annotations.3.area: 'big': must be a number"),
     (
@@ -644,6 +714,8 @@ def test_mpii_people_without_joints_or_scale_are_not_trained_on(tmp_path: Path) 
             _with("1.image", "\udfff.png"),
             "1.image: '\\udfff.png': must be a name that a file can have",
         ),
+        (_with("1.scale", 1e300), "1.scale: 1e+300: must be within +-1000000"),
+        (_with("2.joints.5", [1, -2e6]), "2.joints.5.1: -2000000.0: must be within +-1000000"),
         (_with("1.scale", 10**400), f"1.scale: 1{'0' * 76}...: must be a number"),
         (_with("2.joints", [[1, 2]]), "2.joints: [[1, 2]]: must be a list of 16 pairs"),
         (_with("2.joints.5", [1]), "2.joints.5: [1]: must be a list of 2 numbers"),
@@ -668,6 +740,14 @@ def test_bad_lists_of_mpii_are_refused(
             "jnt_missing: (16, 5): must be of shape (16, 3): 3 people are in val_annotations",
         ),
         ({"headboxes_src": np.zeros((2, 2, 3))}, "headboxes_src: a head has no size"),
+        (
+            {"pos_gt_src": np.full((16, 2, 3), np.nan)},
+            "pos_gt_src: must be within +-1000000",
+        ),
+        (
+            {"jnt_missing": np.isin(range(16), (6, 7), invert=True)[:, None].repeat(3, 1) * 1},
+            "jnt_missing: has no joint that PCKh is measured on",  # pelvis and thorax alone
+        ),
     ],
 )
 def test_bad_truth_of_mpii_is_refused(tmp_path: Path, truth: Any, message: str) -> None:

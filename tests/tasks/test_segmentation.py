@@ -411,6 +411,14 @@ def two_classes(probable: list[float]) -> tuple[Tensor, Tensor]:
     return output, target
 
 
+def test_a_pixel_as_probable_as_the_threshold_is_not_hard(root: Path) -> None:
+    """Scores of 0 give a probability of exactly a half, as in the official `pred < threshold`."""
+    task = task_on(root, {"loss": "ohem", "ohem_threshold": 0.5, "ohem_pixels": 1})
+    output, target = two_classes([0.25, 0.5])
+    output[0, :, 0, 1] = torch.tensor([0.0, 0.0, -1e4])
+    assert task.loss(output, target).item() == pytest.approx(math.log(4), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("threshold", "least", "hard"),
     [
@@ -577,6 +585,27 @@ def test_evaluation_of_ragged_images_is_that_of_each_alone(
         found.append(enlarged[0].argmax(0).numpy())
     assert metrics == pytest.approx(metrics_of(found, VAL), abs=1e-12)
     assert 0 < metrics["miou"] < 1
+
+
+def test_no_more_than_two_batches_wait_for_the_network(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_on(root)
+    monkeypatch.setattr(segmentation_module, "EVAL_BATCH", 1)
+    make, made, seen = task._stacked, list[range](), list[int]()
+
+    def stacked(numbers: range) -> Any:
+        made.append(numbers)
+        return make(numbers)
+
+    def predict(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        assert len(made) <= len(seen) + 2
+        return projection(images)
+
+    monkeypatch.setattr(task, "_stacked", stacked)
+    task.evaluate(predict)
+    assert len(made) == len(seen) == 5
 
 
 def test_the_final_output_of_ocr_is_what_is_tested(root: Path) -> None:

@@ -93,6 +93,11 @@ def test_pixels_are_kept_up_to_the_limit_exactly(root: Path) -> None:
     assert list(read.folder.glob("*.bin")) == []
 
 
+def test_whether_pixels_are_kept_decides_and_not_the_limit(root: Path) -> None:
+    some, more, none = (prepare(folder(root, cache_gib=g), quiet).folder for g in (4.0, 5.0, 1e-6))
+    assert some == more != none
+
+
 def test_the_checksum_is_of_the_pixels_wherever_they_lie(root: Path, tmp_path: Path) -> None:
     kept = prepare(folder(root), quiet)
     read = prepare(folder(root, cache_gib=0.0), quiet)
@@ -391,7 +396,7 @@ BAD_DATA = [
 
 
 @pytest.mark.parametrize(("damage", "text"), BAD_DATA, ids=[text for _, text in BAD_DATA])
-def test_bad_data_is_refused_in_one_line_and_leaves_nothing_in_the_cache(
+def test_bad_data_is_refused_in_one_line_and_leaves_no_data_in_the_cache(
     root: Path, cache: Path, damage: Damage, text: str
 ) -> None:
     damage(root)
@@ -405,7 +410,8 @@ def refused(data: SegmentationFolder | SegmentationList, expected: str, cache: P
     said = str(caught.value)
     assert "\n" not in said
     assert said.startswith(expected) if expected.endswith("(") else said == expected
-    assert not cache.exists() or list(cache.iterdir()) == []
+    # But for whether the images would fit.
+    assert {file.name for file in cache.glob("*/*")} <= {"content.json", "fits.json"}
 
 
 def test_values_beyond_the_map_are_refused(root: Path, cache: Path) -> None:
