@@ -466,7 +466,9 @@ def test_hard_pixels_are_those_of_the_official_code(root: Path) -> None:
 @pytest.mark.parametrize("loss", ["cross_entropy", "ohem"])
 def test_the_two_losses_of_ocr(root: Path, loss: str) -> None:
     """The coarse output by all pixels at 0.4, the final one whole, or by its hard pixels."""
-    ohem = {"loss": loss, "ohem_threshold": 0.4, "ohem_pixels": 1}
+    ohem: dict[str, Any] = {"loss": loss}
+    if loss == "ohem":
+        ohem |= {"ohem_threshold": 0.4, "ohem_pixels": 1}
     task = task_on(root, {"head": "ocr", **ohem})
     coarse, target = two_classes(list(reversed(PROBABLE)))
     final, _ = two_classes(PROBABLE)
@@ -782,7 +784,8 @@ def test_a_mirrored_view_is_turned_back_in_place_and_class(
         shares = torch.stack([0.2 + 0.6 * left, 0.8 - 0.6 * left, torch.full(left.shape, 0.1)])
         return shares.log()[None, :, None].expand(len(images), 3, *images.shape[-2:])
 
-    test = {"test": {"flip": True, "window": [window] * 2 if window else [], "overlap": 0.0}}
+    windows = {"window": [window] * 2, "overlap": 0.0} if window else {}
+    test = {"test": {"flip": True, **windows}}
     pairs = {"flip_pairs": [["sky", "road"]]}
     assert task_on(root, test, **pairs).evaluate(sides)["pixel_accuracy"] == 1
     assert task_on(root, test).evaluate(sides)["pixel_accuracy"] == 0.5  # the two views disagree
