@@ -1,6 +1,9 @@
 """Fixtures that several test modules share; no test touches the user's own cache."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it once
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,8 +11,6 @@ import pytest
 import torch
 from hypothesis import settings
 from tiny import TINY_POSE_STUDY
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hrnet_search import tasks
 from hrnet_search.settings import SyntheticPose

@@ -41,6 +41,28 @@ def zero_based(targets: tuple[Tensor, ...]) -> list[dict[str, Tensor]]:
     return [{"boxes": b[row > 0], "labels": row[row > 0] - 1} for b, row in pairs]
 
 
+def check_losses(ours: Detector, theirs: nn.Module) -> None:
+    """That both have the same losses, none of which is next to nothing."""
+    images, sizes, *targets = square_batch()
+    found, expected = ours(images, sizes, *targets), theirs(images, zero_based(tuple(targets)))
+    assert list(found) == list(expected)
+    assert min(value.item() for value in expected.values()) > 0.1
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-5), name
+
+
+@torch.no_grad()
+def check_found(ours: Detector, theirs: nn.Module) -> None:
+    """That both find the same 30 objects in each image."""
+    images, sizes, *_ = square_batch()
+    ours(*square_batch())  # statistics of BatchNorm
+    for found, wanted in zip(ours.eval()(images, sizes), theirs.eval()(images), strict=True):
+        assert len(found["scores"]) == 30
+        assert torch.allclose(found["boxes"], wanted["boxes"], atol=1e-4)
+        assert torch.allclose(found["scores"], wanted["scores"])
+        assert torch.equal(found["labels"], wanted["labels"] + 1)
+
+
 @torch.no_grad()
 def stirred(head: nn.Module) -> None:
     """Weights that make answers differ from place to place, and many of them count."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from one_stage import Untouched, square_batch, step, stirred, zero_based
+from one_stage import Untouched, check_found, check_losses, step, stirred
 from small_detectors import CLASSES, batch, tiny_detector
 from torch import Tensor
 from torchvision.models import detection
@@ -39,26 +39,11 @@ def twins() -> tuple[FCOS, detection.FCOS]:
 
 
 def test_losses_are_torchvisions() -> None:
-    net, theirs = twins()
-    images, sizes, *targets = square_batch()
-    ours, expected = net(images, sizes, *targets), theirs(images, zero_based(tuple(targets)))
-    assert list(ours) == list(expected)
-    assert min(value.item() for value in expected.values()) > 0.1
-    for name, value in expected.items():
-        assert torch.allclose(ours[name], value, rtol=1e-5), name
+    check_losses(*twins())
 
 
 def test_finds_what_torchvision_finds() -> None:
-    net, theirs = twins()
-    images, sizes, *_ = square_batch()
-    with torch.no_grad():
-        net(*square_batch())  # statistics of BatchNorm
-        ours, expected = net.eval()(images, sizes), theirs.eval()(images)
-    for found, wanted in zip(ours, expected, strict=True):
-        assert len(found["scores"]) == 30
-        assert torch.allclose(found["boxes"], wanted["boxes"], atol=1e-4)
-        assert torch.allclose(found["scores"], wanted["scores"])
-        assert torch.equal(found["labels"], wanted["labels"] + 1)
+    check_found(*twins())
 
 
 def test_places_lie_in_the_middle_of_their_strides_even_where_sides_are_no_multiples() -> None:
