@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .arch import ArchSpec
     from .rivals import Rival
     from .space import Space
+    from .study import Study
 
 DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -103,21 +104,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _validate(options: argparse.Namespace, _: list[str]) -> int:
-    from .result import count
     from .study import Study, load
 
     for file in options.files:
         checked = load(file, options.set)
         if isinstance(checked, Study):
-            arms = len(checked.arms())
-            size = f"{count(arms, 'arm')} x {count(checked.seeds, 'seed')}"
-            what = f"study of {checked.task.kind}, {size}"
-            if left_out := checked.left_out():
-                what += f"; {left_out} networks above the limits are left out"
+            what = f"study of {checked.task.kind}, {_size_of(checked)}"
         else:
             what = f"space of {checked.size} combinations"
         print(f"{file}: ok, {what}")
     return DONE
+
+
+def _size_of(study: "Study") -> str:
+    """How much a study trains, in words."""
+    from .result import count
+
+    search, seeds = study.search, count(study.seeds, "seed")
+    if not search.is_grid:
+        networks = f"{search.networks} of up to {study.space.size} networks"
+        return f"{networks} by {search.sampler} x {seeds}"
+    text = f"{count(len(study.arms()), 'arm')} x {seeds}"
+    if left_out := study.left_out():
+        text += f"; {left_out} networks above the limits are left out"
+    return text
 
 
 def _run(options: argparse.Namespace, given: list[str]) -> int:

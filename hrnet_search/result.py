@@ -5,7 +5,7 @@ frame and the objective in a study; its label, unit and direction stand in `METR
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -126,23 +126,37 @@ def closed_form(cost: Cost) -> dict[str, float]:
     }
 
 
-LIMITABLE = tuple(key for key in METRICS if key.startswith("profile.") and "latency" not in key)
+LATENCY = "profile.latency"  # measured, not counted
+COUNTED = tuple(key for key in METRICS if key.startswith("profile.") and key != LATENCY)
 
 
-def check_limits(limits: Mapping[str, float]) -> dict[str, float]:
-    """The limits, if each is on a metric of `closed_form` and above 0.
+def check_limits(limits: Mapping[str, float], valid: Iterable[str] = COUNTED) -> dict[str, float]:
+    """The limits, if each is on one of the valid metrics and above 0.
 
     Raises:
         InputError: One is not.
     """
+    keys = list(valid)
     for key, most in limits.items():
-        if key not in LIMITABLE:
-            rule = f"must be one of {', '.join(LIMITABLE)}"
-            near = nearest_name(key, LIMITABLE)
+        if key not in keys:
+            rule = f"must be one of {', '.join(keys)}"
+            near = nearest_name(key, keys)
             raise InputError(rule, key="limits", value=key, nearest=near)
         if not most > 0:
             raise InputError("must be above 0", key=f"limits.{key}", value=most)
     return dict(limits)
+
+
+# Why a trial failed -> what that means. The driver starts it again only for `RETRIED`.
+CAUSES: Mapping[str, str] = {
+    "diverged": "training diverged",
+    "memory": "memory ran out",
+    "disk": "a file could not be read or written",
+    "died": "the worker process died",
+    "timeout": "longer than search.trial_limit",
+    "error": "an exception",
+}
+RETRIED = ("memory", "disk", "died")  # the same again may go well; the others would not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +166,7 @@ class Result:
     Args:
         study: Name of the study.
         trial: Number of the trial in the study's ledger.
-        state: "complete" or "failed".
+        state: "complete"; "pruned" if a scheduler stopped it early; or "failed".
         arm: The settings this trial varies, as text.
         params: Knob -> value, as the space names them.
         seed: Seed of initial weights and data order.
@@ -164,15 +178,18 @@ class Result:
         seconds: Wall time of training and evaluation.
         attempt: How often the trial was started, from 1.
         started: Start in ISO 8601, UTC.
+        ended: End, likewise.
         environment: Host, CPU, threads, precision, memory format, package versions.
-        error: None, or type, message and traceback of the failure.
+        error: None, or type, message and traceback of the failure, and its cause: a key of
+            `CAUSES`.
+        proposal: Number of the sampler's proposal that it trains; None in a grid.
         classes: Class -> its final intersection over union (segmentation) or box AP (detection,
             classes with objects), fractions.
     """
 
     study: str
     trial: int
-    state: Literal["complete", "failed"]
+    state: Literal["complete", "pruned", "failed"]
     arm: str
     params: dict[str, Any]
     seed: int
@@ -187,6 +204,8 @@ class Result:
     environment: dict[str, Any] = field(default_factory=dict)
     error: dict[str, str] | None = None
     classes: dict[str, float] = field(default_factory=dict)
+    ended: str = ""
+    proposal: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from .arch import ArchSpec, hrnet
 from .blueprint import canonical
 from .errors import InputError, nearest_name
-from .result import check_limits
+from .result import COUNTED, LATENCY, check_limits
 
 DEFAULTS = {name: p.default for name, p in inspect.signature(hrnet).parameters.items()}
 MAX_GRID = 10_000  # networks; a larger grid is a mistake, and would take minutes to list
@@ -103,7 +103,7 @@ class Space(Strict):
 
     @model_validator(mode="after")
     def _builds(self) -> "Space":
-        check_limits(self.limits)
+        check_limits(self.limits, [*COUNTED, LATENCY])
         _check_arguments(self.base, key="base")
         for name, knob in self.vary.items():
             if isinstance(knob, Arms):
@@ -112,7 +112,7 @@ class Space(Strict):
             else:
                 _check_arguments({name: None}, key="vary")
         self._check_overlap()
-        for params in self._to_check():
+        for params in self.examples():
             try:
                 self.arch(params)
             except InputError as error:
@@ -128,7 +128,7 @@ class Space(Strict):
                     rule = f"is set by the knob {setters[argument]} too"
                     raise InputError(rule, key=f"vary.{name}", value=argument)
 
-    def _to_check(self) -> Iterator[dict[str, Value]]:
+    def examples(self) -> Iterator[dict[str, Value]]:
         """All combinations if they can be listed, else each value beside the others' first."""
         if self.size <= MAX_GRID:
             yield from self.params()

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from .arch import TASK_DEFAULTS, ArchSpec
 from .blueprint import canonical, check_input
-from .cost import Cost, cost
+from .cost import cost
 from .errors import InputError, nearest_name
 from .files import write_json
 from .frameworks import DetectorSpec
@@ -31,7 +31,7 @@ from .reading import (
     read_yaml,
     validate,
 )
-from .result import METRICS, closed_form, metric
+from .result import LATENCY, METRICS, closed_form, metric
 from .rivals import RIVAL_KNOB, RIVALS, Rival
 from .settings import (
     DATA_KINDS,
@@ -47,6 +47,7 @@ from .settings import (
     refuse_unused,
 )
 from .space import Space, Strict, Value
+from .strategy import Search
 from .views import scaled_size
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -77,6 +78,7 @@ class Study(Strict):
     data: Data
     space: Space = Field(description="A space, or in a file the path of one.")
     train: Train
+    search: Search = Field(default=Search(), description="How networks are chosen.")
     seeds: int = Field(default=3, ge=1, le=1000, description="Trainings of each network.")
     rivals: list[str] = Field(
         default=[],
@@ -110,7 +112,14 @@ class Study(Strict):
         self._check_task()
         self._check_objectives()
         self._check_rivals()
-        self._check_sizes()
+        if not self.search.is_grid:
+            self._check_search()
+            return self
+        if LATENCY in self.space.limits:
+            rule = "is measured, so it is for searches (search.sampler); a grid is known beforehand"
+            raise InputError(rule, key=f"space.limits.{LATENCY}")
+        for params in self._grid:
+            self._check_network(params)
         arms = [self.space.arm(params) for params in self._feasible]
         for place, name in enumerate(self.rivals):
             if name in arms:
@@ -120,6 +129,43 @@ class Study(Strict):
             near = nearest_name(self.reference, arms)
             raise InputError(rule, key="reference", value=self.reference, nearest=near)
         return self
+
+    def _check_search(self) -> None:
+        """What a sampler needs, and that some network of the space can be trained."""
+        self._check_grid_settings()
+        self._check_start()
+        if self.search.scheduler != "none":
+            if self.train.processes > 1:
+                rule = "must be none where several processes share a trial (train.processes)"
+                raise InputError(rule, key="search.scheduler", value=self.search.scheduler)
+            if self.search.first_rung >= self.train.evaluations:
+                rule = f"must be below train.evaluations ({self.train.evaluations})"
+                raise InputError(rule, key="search.first_rung", value=self.search.first_rung)
+        first: InputError | None = None
+        for params in self.space.examples():
+            try:
+                self._check_network(params)
+                return
+            except InputError as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _check_grid_settings(self) -> None:
+        for key in ("rivals", "reference", "paper"):
+            if getattr(self, key):
+                rule = f"is for studies of a grid; a search by {self.search.sampler} has no arms"
+                raise InputError(rule, key=key, value=str(getattr(self, key)))
+
+    def _check_start(self) -> None:
+        for place, params in enumerate(self.search.start):
+            for name, value in params.items():
+                key = f"search.start.{place}.{name}"
+                check_name(key, name, self.space.vary)
+                values = self.space.vary[name].values()
+                if value not in values:
+                    shown = ", ".join(map(str, values[:10]))
+                    raise InputError(f"must be one of {shown}", key=key, value=value)
 
     def _check_task(self) -> None:
         """What the task's settings ask of the data."""
@@ -164,11 +210,6 @@ class Study(Strict):
         if detector.masks and self.data.kind == "voc_detection":
             rule = "learns masks, which Pascal VOC does not have"
             raise InputError(rule, key="task.framework", value=task.framework)
-        stages = [self.space.arch(params) for params in self._grid]
-        fewest = min(len(spec.stages) for spec in stages) + 1  # stage 1 is not in the list
-        if task.frozen_stages > fewest:
-            rule = f"cannot be more than the {fewest} stages of a network of the space"
-            raise InputError(rule, key="task.frozen_stages", value=task.frozen_stages)
         if self.rivals:
             self._check_detection_rivals(task)
 
@@ -200,16 +241,33 @@ class Study(Strict):
             if self.detector and key in ONLY_OF_SPECS:
                 raise InputError("is not known of detectors", key=f"objectives.{place}", value=key)
 
-    def _check_sizes(self) -> None:
-        views = list(self._views())
-        for params in self._grid:
-            spec = canonical(self.space.arch(params), self.task.head)
-            for key, value, scale, size in views:
-                try:
-                    check_input(spec, self.task.head, size)
-                except InputError as error:
-                    shown = f"is {size[1]}x{size[0]} at scale {scale:g}; " if scale != 1 else ""
-                    raise InputError(shown + error.rule, key=key, value=value) from None
+    def _check_network(self, params: dict[str, Value]) -> None:
+        """Whether the network can be built, and takes what this study shows it.
+
+        Raises:
+            InputError: It cannot, or does not.
+        """
+        spec = self.space.arch(params)
+        if isinstance(self.task, DetectionTask):
+            stages = len(spec.stages) + 1  # stage 1 is not in the list
+            if self.task.frozen_stages > stages:
+                rule = f"cannot be more than the {stages} stages of a network of the space"
+                raise InputError(rule, key="task.frozen_stages", value=self.task.frozen_stages)
+        spec = canonical(spec, self.task.head)
+        for key, value, scale, size in self._views():
+            try:
+                check_input(spec, self.task.head, size)
+            except InputError as error:
+                shown = f"is {size[1]}x{size[0]} at scale {scale:g}; " if scale != 1 else ""
+                raise InputError(shown + error.rule, key=key, value=value) from None
+
+    def obstacle(self, params: dict[str, Value]) -> str:
+        """Why the network cannot be built or trained here, but for its cost; empty if it can."""
+        try:
+            self._check_network(params)
+        except InputError as error:
+            return str(error)
+        return ""
 
     def _views(self) -> Iterator[tuple[str, list[int], float, tuple[int, int]]]:
         """Sizes (H, W) that networks are shown: their key, its value, scale, and size at that.
@@ -248,7 +306,7 @@ class Study(Strict):
             raise InputError("must not repeat a name", key="rivals", value=self.rivals)
 
     def arms(self) -> list[dict[str, Value]]:
-        """Knob values of each network within the limits, in the order of the file; rivals last."""
+        """Of a grid: knob values of each network within the limits, in order; rivals last."""
         rivals: list[dict[str, Value]] = [{RIVAL_KNOB: name} for name in self.rivals]
         return [*self._feasible, *rivals]
 
@@ -267,7 +325,7 @@ class Study(Strict):
         grid = self._grid
         if not self.space.limits:
             return grid
-        costs = [closed_form(self._cost(params)) for params in grid]
+        costs = [self.costs(params) for params in grid]
         limits = self.space.limits.items()
         kept = [p for p, c in zip(grid, costs, strict=True) if all(c[k] <= m for k, m in limits)]
         if not kept:
@@ -277,12 +335,15 @@ class Study(Strict):
             raise InputError(f"no network meets all of them ({least})", key="space.limits")
         return kept
 
-    def _cost(self, params: dict[str, Value]) -> Cost:
-        return cost(
-            self.space.arch(params),
-            head=self.task.head,
-            num_outputs=self.head_outputs,
-            input_size=self.input_size,
+    def costs(self, params: dict[str, Value]) -> dict[str, float]:
+        """The network's costs in closed form, keys of `METRICS`, in base units."""
+        return closed_form(
+            cost(
+                self.space.arch(params),
+                head=self.task.head,
+                num_outputs=self.head_outputs,
+                input_size=self.input_size,
+            )
         )
 
     def network(self, params: Mapping[str, Value]) -> ArchSpec | Rival:
@@ -309,6 +370,11 @@ class Study(Strict):
     def cost(self) -> str:
         """Key of the cost that it is set against."""
         return self.objectives[1] if len(self.objectives) > 1 else "profile.macs"
+
+    @property
+    def goals(self) -> tuple[str, ...]:
+        """Keys of the metrics that a sampler is told: the objectives, or accuracy and cost."""
+        return tuple(self.objectives) or (self.accuracy, self.cost)
 
     @property
     def num_outputs(self) -> int:

@@ -15,7 +15,7 @@ from .arch import ArchSpec, folded
 from .blueprint import canonical, head_of
 from .cost import count
 from .errors import InputError
-from .result import METRICS, Metric, check_limits, closed_form
+from .result import LATENCY, METRICS, Metric, check_limits, closed_form
 from .space import Space, Value
 
 MAX_NETWORKS = 100_000  # combinations looked at; some 40 s on one core
@@ -87,7 +87,7 @@ def survey(
     """Count and cost the networks of a space.
 
     Args:
-        space: The space; its own limits hold too.
+        space: The space; its own limits hold too, but for a measured one.
         head: The head they are built with, a key of `blueprint.HEADS`.
         num_outputs: Joints or classes; channels of each level of a pyramid.
         input_size: (H, W) in pixels.
@@ -99,7 +99,8 @@ def survey(
         InputError: The head or a limit is unknown, or no network can be built.
     """
     head_of(head)
-    allowed = {**space.limits, **check_limits(limits or {})}
+    counted = {key: most for key, most in space.limits.items() if key != LATENCY}
+    allowed = {**counted, **check_limits(limits or {})}
     total = min(space.size, MAX_NETWORKS)
     networks: dict[ArchSpec, dict[str, float]] = {}
     refused: list[str] = []

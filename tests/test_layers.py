@@ -21,7 +21,7 @@ LAYERS = (
     ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
-        *("result", "stats", "progress"),
+        *("result", "stats", "progress", "strategy"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
@@ -65,7 +65,7 @@ HOMES = {
     "plotly": ("report",),
     "pandas": ("report",),
     "jinja2": ("report",),
-    "pydantic": ("space", "settings", "reading", "study"),
+    "pydantic": ("space", "settings", "reading", "strategy", "study"),
     "yaml": ("reading", "study", "search.ledger"),
     "rich": ("search", "cli", "progress"),
     "scipy": ("stats", "tasks"),

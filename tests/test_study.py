@@ -362,7 +362,7 @@ POSE_MISTAKES = [
         {"profile.mac": 1},
         "space.limits: 'profile.mac': must be one of profile.params, profile.macs, "
         "profile.paper_gflops, profile.activations, profile.kernels, profile.depth, "
-        "profile.memory; did you mean 'profile.macs'?",
+        "profile.memory, profile.latency; did you mean 'profile.macs'?",
     ),
     ("space.limits", {"profile.macs": 0}, "space.limits.profile.macs: 0.0: must be above 0"),
     (
