@@ -21,7 +21,7 @@ LAYERS = (
     ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
-        *("result", "stats", "progress", "strategy"),
+        *("result", "stats", "progress", "strategy", "pareto"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
@@ -72,7 +72,7 @@ HOMES = {
     "PIL": ("views", "keypoints", "objects", "drawing", "tasks", "predict", "export"),
     "safetensors": ("weights", "search.trial", "export"),
     "platformdirs": ("tasks.cache",),
-    "numpy": ("stats", "tasks", "search", "report", "export"),
+    "numpy": ("stats", "pareto", "tasks", "search", "report", "export"),
 }
 TEMPLATES_MAY_IMPORT = {"torch", "PIL", "safetensors", "network"}
 

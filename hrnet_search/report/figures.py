@@ -5,7 +5,6 @@ Colours of text and grid come from the page, which knows whether it is light or 
 
 import html
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..arch import ArchSpec
+from ..pareto import front
 from ..result import METRICS, Metric, Result, count, metric
 from ..rivals import Rival
 from ..stats import mean_and_deviation
@@ -64,14 +64,10 @@ def pareto_data(run: Run) -> pd.DataFrame:
             rows.append((arm.name, x, mean, deviation, len(values)))
     frame = pd.DataFrame(rows, columns=["arm", "cost", "mean", "deviation", "seeds"])
     signs = [1 if metric(key).direction == "minimize" else -1 for key in (cost, accuracy)]
-    frame["front"] = _front(frame["cost"] * signs[0], frame["mean"] * signs[1])
+    frame["front"] = front(
+        list(zip(frame["cost"] * signs[0], frame["mean"] * signs[1], strict=True))
+    )
     return frame
-
-
-def _front(first: Iterable[float], second: Iterable[float]) -> list[bool]:
-    """For each point: is there none that is as low in both and lower in one?"""
-    points = list(zip(first, second, strict=True))
-    return [not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points) for p in points]
 
 
 def pareto_figure(run: Run) -> go.Figure | None:
@@ -91,10 +87,10 @@ def pareto_figure(run: Run) -> go.Figure | None:
 
 
 def _front_trace(data: pd.DataFrame, x: Metric, y: Metric) -> go.Scatter:
-    front = data[data["front"]].sort_values("cost")
+    ahead = data[data["front"]].sort_values("cost")
     return go.Scatter(
-        x=list(front["cost"] * x.scale),
-        y=list(front["mean"] * y.scale),
+        x=list(ahead["cost"] * x.scale),
+        y=list(ahead["mean"] * y.scale),
         mode="lines",
         name="Pareto front",
         line={"shape": "hv", "color": NEUTRAL, "width": 1.5, "dash": "dot"},
