@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print. Heavy imports wait for their command."""
 
 import argparse
+import errno
 import itertools
 import os
 import shlex
@@ -101,6 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # e.g. piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            f"hrnet-search: {error.strerror}: free some space, then run it again", file=sys.stderr
+        )
+        return FAILED_TRIALS
 
 
 def _validate(options: argparse.Namespace, _: list[str]) -> int:
@@ -139,30 +147,40 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     study = load_study(options.study, options.set)
     # Threads of numpy and torch in this process; trials set their own.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if options.dry_run:
+        from .search.rehearsal import rehearse
+
+        print(rehearse(study, options.out / "runs" / study.name))
+        return DONE
     from .search.engine import StuckError, run_study
 
     reports = options.out / "reports" / study.name
     require_writable(reports, key="--out")
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=options.quiet)
     command = shlex.join(["hrnet-search", *(word for word in given if word != "--fresh")])
     try:
-        run = run_study(
+        outcome = run_study(
             study,
+            file=options.study,
             out=options.out,
             jobs=options.jobs,
+            address=options.address,
             fresh=options.fresh,
             command=command,
             console=console,
         )
     except KeyboardInterrupt:
-        if not (options.out / "runs" / study.name / "study.db").exists():
+        if not (options.out / "runs" / study.name / "study.yaml").exists():
             raise  # nothing was begun
         print(f"Interrupted. To continue the study:  {command}", file=sys.stderr)
         return INTERRUPTED
     except StuckError as error:
         print(f"hrnet-search: {error}", file=sys.stderr)
         return FAILED_TRIALS
-    return _finish(run, reports)
+    if outcome.reason:
+        print(f"{study.name}: {outcome.reason}", file=sys.stderr)
+    status = _finish(outcome.folder, reports)
+    return FAILED_TRIALS if outcome.ending == "stopped" else status
 
 
 def _report(options: argparse.Namespace, _: list[str]) -> int:
@@ -418,7 +436,16 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=_count, help="trials at a time (default: one per GPU, or else per core)"
     )
     run.add_argument(
+        "--address", metavar="HOST:PORT", help="run on this Ray cluster (default: this machine)"
+    )
+    run.add_argument(
         "--fresh", action="store_true", help="start over; the earlier run is kept beside it"
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="list the trials that would be run, and stop"
+    )
+    run.add_argument(
+        "--quiet", action="store_true", help="show no progress: only what failed, and the report"
     )
     _add_out(run)
 

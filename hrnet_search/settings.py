@@ -790,6 +790,9 @@ class Train(Strict):
     checkpoint_minutes: float = Field(
         default=10.0, ge=0, description="How often training is saved, to go on from there."
     )
+    keep_checkpoints: bool = Field(
+        default=False, description="Keep every checkpoint, not the last one alone."
+    )
     evaluations: int = Field(
         default=5, ge=1, description="Evaluations, evenly spaced, last at end."
     )

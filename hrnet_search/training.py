@@ -67,6 +67,14 @@ class Diverged(RuntimeError):
         super().__init__(f"{what}; {help_}")
 
 
+class Paused(Exception):
+    """The training was saved and left, to go on later."""
+
+
+class TooLong(RuntimeError):
+    """The training took longer than it may."""
+
+
 @dataclass(frozen=True)
 class Hardware:
     """What a network runs on and how: every choice made, nothing left automatic."""
@@ -175,6 +183,7 @@ def train(
     Raises:
         Diverged: The loss became infinite or NaN, or stayed too large (`Watch`), or an output in
             an evaluation is.
+        Paused, TooLong: As `checkpoint` was told.
     """
     rank, _ = part
     torch.manual_seed(seed + MAX_SEED * rank)
@@ -566,15 +575,29 @@ class Checkpoint:
         file: Where it is. What cannot be read, or is of something else, is left aside.
         identity: What makes this training the one it is, as JSON values.
         minutes: Between two savings.
+        keep: Keep a copy of each saving, `<name>-<step>.pt`.
+        limit: Longest time of the training in seconds; None: as long as it takes.
 
     Attributes:
         step: How far the training in the file had come; 0 if there is none.
+        history: What had been reported by then; what is in the list is saved with the rest.
+        leave: Set it to have the training saved at the next step and left.
     """
 
-    def __init__(self, file: Path, identity: Mapping[str, Any], minutes: float) -> None:
+    def __init__(
+        self,
+        file: Path,
+        identity: Mapping[str, Any],
+        minutes: float,
+        *,
+        keep: bool = False,
+        limit: float | None = None,
+    ) -> None:
         self.file, self.identity, self.minutes = file, dict(identity), minutes
+        self.keep, self.limit, self.leave = keep, limit, False
         self._content = self._read()
         self.step: int = self._content["step"] if self._content else 0
+        self.history: list[dict[str, float]] = self._content["history"] if self._content else []
         self._before: float = self._content["seconds"] if self._content else 0.0
         self._start = self._latest = time.monotonic()
 
@@ -589,17 +612,36 @@ class Checkpoint:
         return content
 
     def due(self) -> bool:
-        return time.monotonic() - self._latest >= 60 * self.minutes
+        """Is it time to save?
+
+        Raises:
+            TooLong: It is past the limit.
+        """
+        if self.limit is not None and self.seconds > self.limit:
+            raise TooLong(f"training took longer than {self.limit:g} seconds")
+        return self.leave or time.monotonic() - self._latest >= 60 * self.minutes
 
     def write(self, state: State, rank: int = 0) -> None:
-        """Replace the file; every process of a group calls this, the first writes."""
+        """Replace the file; every process of a group calls this, the first writes.
+
+        Raises:
+            Paused: After that, if the training is to be left.
+        """
         random = _gathered(random_state()) if state.watch.processes > 1 else [random_state()]
         if rank == 0:
             content = {**state.content(), "random": random}
             buffer = io.BytesIO()
-            torch.save({**content, "identity": self.identity, "seconds": self.seconds}, buffer)
+            own = {"identity": self.identity, "history": self.history, "seconds": self.seconds}
+            torch.save({**content, **own}, buffer)
             write_atomic(self.file, buffer.getvalue())
+            if self.keep:
+                write_atomic(self._copy(state.step), buffer.getvalue())
         self._latest = time.monotonic()
+        if self.leave:
+            raise Paused
+
+    def _copy(self, step: int) -> Path:
+        return self.file.with_name(f"{self.file.stem}-{step}{self.file.suffix}")
 
     def remove(self) -> None:
         self.file.unlink(missing_ok=True)
@@ -609,7 +651,7 @@ class Checkpoint:
             return None
         try:
             content: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
-            same = content["identity"] == self.identity
+            same = content["identity"] == self.identity and "history" in content
         except Exception as error:  # a damaged file fails in many ways
             log.warning("%s cannot be read (%s); training starts over", self.file, error)
             return None
@@ -637,7 +679,8 @@ def identity(
         data: Checksum of the prepared data.
         pretrained: Checksum of the file that the network starts from, or None.
     """
-    values = settings.model_dump(exclude={"workers", "checkpoint_minutes"})  # change no figure
+    unchanging = {"workers", "checkpoint_minutes", "keep_checkpoints"}  # of any figure
+    values = settings.model_dump(exclude=unchanging)
     mine = {"key": key, "seed": seed, "data": data, "pretrained": pretrained}
     return {**mine, "settings": values, **asdict(hardware)}
 

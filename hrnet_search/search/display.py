@@ -7,9 +7,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from ..result import METRICS, Result
+from ..result import CAUSES, METRICS, Result, count
 from ..study import Study
-from .ledger import Job
+from .job import Job
+from .session import front_of
 
 
 class Display:
@@ -47,8 +48,10 @@ class Display:
         self.overall = self.progress.add_task(
             f"[bold]{escape(study.name)}", total=total * steps, completed=done * steps, status=""
         )
-        self.ended, self.total = done, total
+        self.ended, self.total, self.failed, self.early = done, total, 0, 0
+        self.results = list(before)
         for result in before:
+            self._count(result)
             self._keep_best(result)
         self._show_overall()
 
@@ -77,27 +80,48 @@ class Display:
         self.progress.update(bar, completed=entry["step"], status=status)
         self.progress.advance(self.overall, entry["step"] - before)
 
-    def finish(self, number: int, result: Result | None) -> None:
-        """`result` is None if the trial will be started again."""
+    def finish(self, number: int, result: Result | None, *, again: bool) -> None:
+        """A trial has stopped: for good, to be started `again`, or (without result) to pause."""
         job, bar = self.jobs.pop(number), self.bars.pop(number)
         shown = self.progress.tasks[self.progress.task_ids.index(bar)].completed
         self.progress.remove_task(bar)
-        if result is None:
+        if again or result is None:
             self.progress.advance(self.overall, -shown)
-            self.say(f"[yellow]again[/]   {escape(_name(job))}: its worker died")
+            why = "saved, to go on later" if result is None else f"again: {_cause(result)}"
+            self.say(f"[yellow]paused[/]  {escape(_name(job))}: {escape(why)}")
             return
         self.progress.advance(self.overall, self.steps - shown)
         self.ended += 1
+        self.results.append(result)
+        self._count(result)
+        self._tell(job, result)
+        self._show_overall()
+
+    def _tell(self, job: Job, result: Result) -> None:
+        """One line on how a trial ended; all there is to know of the first failure."""
         if result.state == "failed":
             error = result.error or {}
             text = escape(f"{error.get('type')}: {error.get('message')}")
             self.say(f"[red]failed[/]  {escape(_name(job))}: {text}")
+            if self.failed == 1 and error.get("traceback"):
+                self.say(escape(error["traceback"].rstrip()))
+            return
+        value = self.metric.show(_latest(result, self.metric.key))
+        if result.state == "pruned":
+            step = int(result.history[-1]["step"])
+            text = f"{self.metric.label} {value} after {count(step, 'step')}"
+            self.say(f"[cyan]early[/]   {escape(_name(job))}: {text}")
         else:
             self._keep_best(result)
-            value = self.metric.show(result.value(self.metric.key))
             text = f"{self.metric.label} {value}  in {result.seconds:.0f} s"
             self.say(f"[green]done[/]    {escape(_name(job))}: {text}")
-        self._show_overall()
+
+    def grow(self, total: int) -> None:
+        """The study has another number of trials than was thought."""
+        if total != self.total:
+            self.total = total
+            self.progress.update(self.overall, total=total * self.steps)
+            self._show_overall()
 
     def say(self, text: str) -> None:
         self.progress.console.print(text, highlight=False)
@@ -109,13 +133,36 @@ class Display:
         if value is not None and (best is None or sign * value > sign * best):
             self.best = result
 
+    def _count(self, result: Result) -> None:
+        self.failed += result.state == "failed"
+        self.early += result.state == "pruned"
+
     def _show_overall(self) -> None:
         status = f"{self.ended}/{self.total} trials"
+        if self.early:
+            status += f", {self.early} ended early"
+        if self.failed:
+            status += f", {self.failed} failed"
         if self.best is not None:
             value = self.metric.show(self.best.value(self.metric.key))
             status += f", best {self.metric.label} {value}"
+        if not self.study.search.is_grid:
+            size, area = front_of(self.study, self.results)
+            status += f", front {size}" if area is None else f", front {size} (area {area:.3g})"
         self.progress.update(self.overall, status=status)
 
 
 def _name(job: Job) -> str:
     return f"trial {job.trial:>3}  {job.arm}, seed {job.seed}"
+
+
+def _cause(result: Result) -> str:
+    return CAUSES[(result.error or {}).get("cause", "error")]
+
+
+def _latest(result: Result, key: str) -> float | None:
+    """The final value, or of a training that was ended early the last that was measured."""
+    name = key.removeprefix("metrics.")
+    measured = [point[name] for point in result.history if name in point]
+    value = result.value(key)
+    return measured[-1] if value is None and measured else value

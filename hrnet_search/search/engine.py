@@ -3,19 +3,12 @@
 import contextlib
 import functools
 import hashlib
-import logging
-import math
-import os
-import platform
-import secrets
+import itertools
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,58 +18,64 @@ from rich.markup import escape
 from ..arch import ArchSpec
 from ..blueprint import min_size
 from ..errors import InputError
-from ..files import read_json, require_writable, write_json
+from ..files import read_json, require_writable, write_atomic, write_json
 from ..progress import bar
+from ..rivals import Rival
+from ..space import Value
 from ..study import Study
 from .display import Display
-from .ledger import CHECKPOINT, Ledger, set_aside
+from .job import CHECKPOINT, DISK_FULL, is_disk_full
+from .ledger import Ledger, set_aside
+from .machines import capacity, check_machines, connect, default_jobs, resources
+from .provenance import changes, environment
+from .session import Ending, Halted, Session
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "segmentation-models-pytorch",
-    "ray",
-    "optuna",
-    "numpy",
-    "pycocotools",
-)
 MAX_IDLE_ROUNDS = 3  # restarts of Ray in which no trial ended, before giving up
-OBJECT_STORE = 100 * 2**20  # bytes; data reaches the trials by memory map, not through Ray
+EXAMPLES = 200  # networks of a search's space that are looked at beforehand
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# Read by Ray when it is imported. The first binds every port to 127.0.0.1 (measured with 2.60);
-# the last lets Ctrl-C reach us, not only Tune.
-RAY_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how often reports arrive, and deaths are seen
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
+Profiler = Callable[[ArchSpec | Rival], dict[str, float]]
 
 
 class StuckError(RuntimeError):
     """Ray could not bring a single trial to its end."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        folder: `runs/<study>`.
+        ending: "finished", "paused" or "stopped".
+        reason: Why, or why there are fewer trials than wanted; may be empty.
+    """
+
+    folder: Path
+    ending: Ending
+    reason: str
+
+
 def run_study(
-    study: Study, *, out: Path, jobs: int | None, fresh: bool, command: str, console: Console
-) -> Path:
-    """Run what is missing of a study, and return its folder `out/runs/<study>`.
+    study: Study,
+    *,
+    file: Path,
+    out: Path,
+    jobs: int | None,
+    address: str | None,
+    fresh: bool,
+    command: str,
+    console: Console,
+) -> Outcome:
+    """Run what is missing of a study in its folder `out/runs/<study>`.
 
     Args:
         study: The study.
+        file: Where it was read from.
         out: Folder for `runs/`.
         jobs: Trials at a time; None for as many as there are GPUs for, or cores where there is
             none.
+        address: Of a Ray cluster; None for a Ray of our own on this machine.
         fresh: Start over; the old run is kept beside the new one.
         command: The command line that repeats this.
         console: Where progress is shown.
@@ -89,46 +88,77 @@ def run_study(
     folder = out / "runs" / study.name
     require_writable(folder, key="--out")
     ready = None
-    if fresh or not (folder / "study.db").exists():
-        ready = _check(study, console)  # what is refused changes nothing
+    if fresh or not (folder / "study.yaml").exists():
+        ready = check(study, console)  # what is refused changes nothing
     if fresh and (kept := set_aside(folder)):
         console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
     with Ledger(folder, study) as ledger:
-        ledger.reconcile()
-        total, ended = study.seeds * len(study.arms()), ledger.results()
-        missing = total - len(ended)
-        if missing:
-            jobs = jobs or _default_jobs(study.train.processes)
-            ready = ready or _check(study, console)
-            _make_ready(ledger, ready, jobs, command, console)
+        for line in ledger.repaired:
+            console.print(escape(line), highlight=False)
+        if not ledger.unfinished():
             ledger.keep_study()
-            ledger.plan()
-            say = f"{study.name}: {missing} of {total} trials to run, {jobs} at a time"
-            if begun := ledger.begun():
-                say += f"; {begun} of them from a checkpoint"
-            console.print(say, highlight=False)
-            with Display(console, study, total=total, steps=ready.steps, before=ended) as display:
-                _run_rounds(ledger, display, jobs)
-        else:
+            console.print(f"{study.name}: all {ledger.total()} trials are done", highlight=False)
+            return Outcome(folder, "finished", "")
+        # Who is there decides how many trials run at a time.
+        with connect(address, cpus=0) if address is not None else contextlib.nullcontext():
+            jobs = jobs or default_jobs(address, study.train.processes)
+            ready = ready or check(study, console)
+            if address is not None:
+                _check_machines(ledger, ready)
+            _make_ready(ledger, ready, jobs, command, file, console)
             ledger.keep_study()
-            console.print(f"{study.name}: all {total} trials are done", highlight=False)
-        ledger.write_results()
-    return folder
+            return _run_trials(ledger, ready, jobs=jobs, address=address, console=console)
 
 
-def _default_jobs(processes: int) -> int:
-    """As many trials as there are GPUs for, or cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, (_gpus() or cores) // processes)
+def _check_machines(ledger: Ledger, ready: "Ready") -> None:
+    """Whether every machine of a cluster has what trials read."""
+    train = ledger.study.train
+    files = [ready.data.folder, *([Path(train.pretrained)] if train.pretrained else [])]
+    check_machines(ledger.folder, files=files, processes=train.processes)
 
 
-def _gpus() -> int:
-    import torch
+def _run_trials(
+    ledger: Ledger, ready: "Ready", *, jobs: int, address: str | None, console: Console
+) -> Outcome:
+    """Run what is missing, and say how it ended; `status.json` says so too."""
+    study, results = ledger.study, ledger.results()
+    session = Session(ledger, jobs=jobs, steps=ready.steps)
+    display = Display(console, study, total=ledger.total(), steps=ready.steps, before=results)
+    ending: Ending = "interrupted"
+    reason = ""
+    try:
+        measure = functools.partial(_measured, ledger, _profiler(study))
+        ledger.plan(steps=ready.steps, measure=measure)
+        if ledger.propose():
+            _announce(ledger, jobs, console)
+            with display:
+                _run_rounds(ledger, display, session, address)
+        ending, reason = "finished", _why_fewer(ledger, session)
+        if session.is_closing and ledger.unfinished():
+            ending, reason = "paused", session.used_up()
+    except Halted as halted:
+        ending, reason = halted.ending, halted.reason
+    finally:
+        with contextlib.suppress(OSError):  # the disk may be full
+            session.write(ending, reason)
+    return Outcome(ledger.folder, ending, reason)
 
-    return torch.cuda.device_count()
+
+def _announce(ledger: Ledger, jobs: int, console: Console) -> None:
+    """What is about to be run."""
+    missing, total = ledger.unfinished(), ledger.total()
+    say = f"{ledger.study.name}: {missing} of {total} trials to run, {jobs} at a time"
+    if begun := ledger.begun():
+        say += f"; {begun} of them from a checkpoint"
+    console.print(say, highlight=False)
+
+
+def _why_fewer(ledger: Ledger, session: Session) -> str:
+    """Why a search trained fewer networks than it was asked for; empty if it did not."""
+    proposals = ledger.proposals
+    if proposals is None:
+        return ""
+    return "; ".join(filter(None, [*proposals.dropped, proposals.ended]))
 
 
 @dataclass(frozen=True)
@@ -148,17 +178,19 @@ class Ready:
     pretrained: str | None
 
 
-def _check(study: Study, console: Console) -> Ready:
+def check(study: Study, console: Console) -> Ready:
     """Prepare the data, and try whatever could be refused later.
 
     Raises:
         InputError: Something is.
     """
+    import torch
+
     from ..tasks import load_task, prepare
     from ..training import choose_hardware, total_steps
 
     hardware = choose_hardware(study.train)
-    _check_gpus(study, _gpus())
+    _check_gpus(study, torch.cuda.device_count())
     _check_networks(study)
     with bar(console, "Preparing data") as advance:
         data = prepare(study, advance)
@@ -181,9 +213,20 @@ def _check_gpus(study: Study, gpus: int) -> None:
 
 
 def _least_size(study: Study) -> int:
-    """Height and width in pixels that every HRNet of the study takes."""
-    nets = [study.network(params) for params in study.arms()]
+    """Height and width in pixels that every HRNet of the study takes.
+
+    Of a search, those that are looked at beforehand: what a sampler proposes is checked by itself.
+    """
+    nets = [study.network(params) for params in _examples(study)]
     return max(min_size(net, study.task.head) for net in nets if isinstance(net, ArchSpec))
+
+
+def _examples(study: Study) -> list[dict[str, Value]]:
+    """Knob values of a grid's networks, or of some that a search may train."""
+    if study.search.is_grid:
+        return study.arms()
+    able = (params for params in study.space.examples() if not study.obstacle(params))
+    return list(itertools.islice(able, EXAMPLES))
 
 
 def _check_networks(study: Study) -> None:
@@ -197,7 +240,7 @@ def _check_networks(study: Study) -> None:
 
     if not study.train.pretrained and study.train.head_lr == 1:
         return
-    for params in study.arms():
+    for params in _examples(study):
         arch = study.network(params).to_dict()
         net = network(study, arch)
         try:
@@ -221,17 +264,22 @@ def _check_pretrained(net: Any, file: str) -> None:
         raise InputError(error.rule, key=key, value=file, nearest=error.nearest) from None
 
 
-def _make_ready(ledger: Ledger, ready: Ready, jobs: int, command: str, console: Console) -> None:
+def _make_ready(
+    ledger: Ledger, ready: Ready, jobs: int, command: str, file: Path, console: Console
+) -> None:
     """What trials share beside the data: the environment's record, network costs."""
-    environment = _environment(jobs, command) | vars(ready.hardware)
+    record = environment(jobs=jobs, command=command) | vars(ready.hardware)
     processes = ledger.study.train.processes
-    environment |= {"processes": processes, "threads_per_trial": processes}  # one thread each
-    environment["steps"] = ready.steps
-    environment["data"] = {"folder": str(ready.data.folder), "checksum": ready.data.checksum}
-    environment["pretrained"] = ready.pretrained
-    _check_comparable(_earlier(ledger), environment)
-    write_json(ledger.folder / "environment.json", environment)
-    _profile(ledger, console)
+    record |= {"processes": processes, "threads_per_trial": processes}  # one thread each
+    record["steps"] = ready.steps
+    record["data"] = {"folder": str(ready.data.folder), "checksum": ready.data.checksum}
+    record["pretrained"] = ready.pretrained
+    _check_comparable(_earlier(ledger), record)
+    write_json(ledger.folder / "environment.json", record)
+    if changed := changes(file.parent):
+        write_atomic(ledger.folder / "changes.diff", changed)
+    if ledger.study.search.is_grid:
+        _profile_grid(ledger, console)
 
 
 def _earlier(ledger: Ledger) -> dict[str, dict[str, Any]]:
@@ -263,64 +311,87 @@ def _lookup(record: dict[str, Any], key: str) -> Any:
     return record or None
 
 
-def _profile(ledger: Ledger, console: Console) -> None:
+def _profile_grid(ledger: Ledger, console: Console) -> None:
     """Measure each network once, on a machine that is not training yet."""
+    study, measure = ledger.study, _profiler(ledger.study)
+    networks = {n.key: n for n in map(study.network, study.arms())}
+    todo = [n for n in networks.values() if not _profile_file(ledger, n).exists()]
+    with bar(console, "Profiling networks") as advance:
+        for done, network in enumerate(todo, start=1):
+            _measured(ledger, measure, network)
+            advance(done, len(todo))
+
+
+def _profiler(study: Study) -> Profiler:
     from ..profiling import profile
 
-    study = ledger.study
-    measure = functools.partial(
+    return functools.partial(
         profile,
         head=study.task.head,
         num_outputs=study.head_outputs,
         input_size=study.input_size,
         detector=study.detector,
     )
-    networks = {n.key: n for n in map(study.network, study.arms())}
-    files = {key: ledger.folder / "profiles" / f"{key}.json" for key in networks}
-    todo = [key for key, file in files.items() if not file.exists()]
-    with bar(console, "Profiling networks") as advance:
-        for done, key in enumerate(todo, start=1):
-            write_json(files[key], measure(networks[key]))
-            advance(done, len(todo))
 
 
-def _run_rounds(ledger: Ledger, display: Display, jobs: int) -> None:
+def _measured(ledger: Ledger, measure: Profiler, network: ArchSpec | Rival) -> dict[str, float]:
+    """The network's profile, measured once for all its trials."""
+    file = _profile_file(ledger, network)
+    if not file.exists():
+        write_json(file, measure(network))
+    found: dict[str, float] = read_json(file)
+    return found
+
+
+def _profile_file(ledger: Ledger, network: ArchSpec | Rival) -> Path:
+    return ledger.folder / "profiles" / f"{network.key}.json"
+
+
+def _run_rounds(ledger: Ledger, display: Display, session: Session, address: str | None) -> None:
     """Start Ray, and start it again if it gives up, until every trial has ended."""
-    with _ray(jobs * ledger.study.train.processes):
+    cpus = session.jobs * ledger.study.train.processes
+    own = connect(None, cpus=cpus) if address is None else contextlib.nullcontext()
+    with own, _signals(session):
         idle = 0
         while (before := ledger.unfinished()) and idle < MAX_IDLE_ROUNDS:
+            session.write("running")
             try:
-                _run_round(ledger, display, jobs)
+                _run_round(ledger, display, session)
             except Exception as error:  # e.g. Ray killed workers to free memory
+                if is_disk_full(error):
+                    raise Halted("stopped", DISK_FULL) from None
                 display.say(escape(f"Ray stopped ({type(error).__name__}: {error}); going on"))
                 ledger.bury()
-            ledger.reconcile()
+            if session.is_closing:
+                return
             idle = idle + 1 if ledger.unfinished() == before else 0
     if idle:
         raise StuckError(f"no trial ended in {idle} attempts; see {ledger.folder}/trials")
 
 
-def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
+def _run_round(ledger: Ledger, display: Display, session: Session) -> None:
     """One `Tuner.fit`. Its folder is thrown away: nothing in it is ever read back."""
     from ray import tune
 
-    from .tuning import LedgerSearch, Silent, train_trial
+    from .tuning import LedgerSearch, Pulse, train_trial
 
     scratch = ledger.folder / "ray"
-    resources = _resources(jobs, ledger.study.train.processes, _gpus())
+    _, gpus = capacity()
     tuner = tune.Tuner(
-        tune.with_resources(train_trial, resources),
+        tune.with_resources(
+            train_trial, resources(session.jobs, ledger.study.train.processes, gpus)
+        ),
         tune_config=tune.TuneConfig(
-            search_alg=LedgerSearch(ledger, display),
+            search_alg=LedgerSearch(ledger, display, session),
             num_samples=-1,
-            max_concurrent_trials=jobs,
+            max_concurrent_trials=session.jobs,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             storage_path=str(scratch.absolute()),
             name=f"{time.time_ns()}",
             verbose=0,
-            callbacks=[Silent()],
+            callbacks=[Pulse(session)],
         ),
     )
     try:
@@ -329,61 +400,12 @@ def _run_round(ledger: Ledger, display: Display, jobs: int) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _resources(jobs: int, processes: int, gpus: int) -> dict[str, float]:
-    """What Tune reserves for one trial."""
-    if processes > 1:
-        return {"cpu": float(processes), "gpu": float(processes) if gpus else 0.0}
-    # Whole cards, or equal parts of one: Ray splits a card, but no trial spans two.
-    return {"cpu": 1.0, "gpu": 1.0 / math.ceil(jobs / gpus) if gpus else 0.0}
-
-
 @contextlib.contextmanager
-def _ray(cpus: int) -> Iterator[None]:
-    """A Ray of our own on this machine, gone at the end. SIGTERM counts as Ctrl-C."""
-    os.environ.update(RAY_ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=cpus + 1,  # one more for what Ray Train reserves beside Tune
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE,
-    )
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set its own
+def _signals(session: Session) -> Iterator[None]:
+    """Ctrl-C, and SIGTERM likewise, reach the session; Ray has set handlers of its own."""
+    before = {number: signal.signal(number, session.interrupt) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        ray.shutdown()
-
-
-def _environment(jobs: int, command: str) -> dict[str, Any]:
-    from ..profiling.base import cpu_name
-
-    return {
-        "command": command,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"hrnet-search": metadata.version("hrnet-search")}
-        | {name: metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": platform.node(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "jobs": jobs,
-        "threads_per_trial": 1,
-        "git": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the current folder, marked if files differ from it; None outside git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    with contextlib.suppress(OSError):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return done.stdout.strip()
-    return None
+        for number, handler in before.items():
+            signal.signal(number, handler)

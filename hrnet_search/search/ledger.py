@@ -1,56 +1,83 @@
-"""The truth about a study on disk: an Optuna study in SQLite, and one folder per trial.
+"""The truth about a study on disk: one folder per trial, and an Optuna study in SQLite.
 
 The driver alone writes `study.db`; a trial's worker alone writes that trial's folder, and
 `result.json` last, so a trial is finished if and only if that file is there. Ray's own state is
-never read back: after a crash the ledger is opened again and what is missing is run.
+never read back: after a crash the ledger is opened again and what is missing is run. `study.db` and
+`results.jsonl` follow from the folders: whatever of them is lost or damaged is made anew.
 """
 
 import fcntl
 import json
 import os
 import socket
-import warnings
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from statistics import fmean
+from typing import Any, Literal, TextIO
 
-import optuna
-import yaml
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ..errors import InputError
 from ..files import read_json, write_atomic, write_json
-from ..result import METRICS, Result
+from ..result import RETRIED, Result
 from ..space import Value
-from ..study import Study, dump_study
+from ..study import Study, dump_study, load_study
+from .job import CHECKPOINT, Job, heard, lost, say
+from .proposals import Measure, Proposal, Proposals
+from .rungs import Rungs
+from .storage import (
+    encoded_params,
+    open_trainings,
+    set_damaged_aside,
+    training_distributions,
+)
 
-CHECKPOINT = "checkpoint.pt"  # in a trial's folder
-MAX_DEATHS = 3  # times that a worker dies under a trial before the trial counts as failed
 # A finished study stays valid when these change: they decide nothing about its trials.
 # Whether data.root still leads to the same data, its checksum decides.
 HARMLESS = (
     *("title", "description", "reference", "paper", "seeds", "data.root", "space.description"),
-    *("data.cache_gib", "train.workers", "train.checkpoint_minutes"),  # change no figure
+    *("data.cache_gib", "train.workers", "train.checkpoint_minutes", "train.keep_checkpoints"),
+    *("search.networks", "search.budget", "search.trial_limit", "search.max_failures"),
+    "search.failure_budget",
 )
-ENDED = (TrialState.COMPLETE, TrialState.FAIL)
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+State = Literal["waiting", "running", "complete", "pruned", "failed"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One trial to run; kept as `trial.json` in its folder, complete enough to run it again."""
+@dataclass(kw_only=True, eq=False)
+class Training:
+    """One network with one seed, as the driver remembers it.
 
-    study: str
-    trial: int
-    arm: str
+    Args:
+        params: Knob -> value.
+        key: Hash of the network.
+        seed: Of initial weights and data order.
+        proposal: Number of the sampler's proposal; None in a grid.
+        number: Of its folder, once it was started.
+        state: What it is doing.
+        result: Once it has ended.
+    """
+
     params: dict[str, Value]
-    seed: int
     key: str
-    arch: dict[str, Any]
-    attempt: int
+    seed: int
+    proposal: int | None = None
+    number: int | None = None
+    state: State = "waiting"
+    result: Result | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.result is not None
 
 
 class Ledger:
@@ -62,20 +89,31 @@ class Ledger:
 
     Raises:
         InputError: Another driver has it open, or it holds a different study.
+
+    Attributes:
+        repaired: What was found damaged and made anew, in words.
     """
 
     def __init__(self, folder: Path, study: Study) -> None:
         self.folder, self.study = folder, study
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder / "lock")
+        self.repaired: list[str] = []
+        self.proposals: Proposals | None = None
+        self._rungs: Rungs | None = None
+        self._trainings: list[Training] = []
+        self._numbered: dict[int, Training] = {}
+        self._withdrawn: dict[tuple[str, int], list[int]] = {}  # numbers without their result
+        self._waiting: deque[Training] = deque()
         try:
             _check_same(folder / "study.yaml", study)
-            self._optuna = _open_storage(folder / "study.db", study)
+            if kept := set_damaged_aside(folder / "study.db"):
+                self.repaired.append(f"study.db could not be read; it is kept as {kept.name}")
+            self._optuna = open_trainings(folder / "study.db", study)
+            self._reconcile()
         except BaseException:
             self.close()
             raise
-        self._results: dict[int, Result] = {}  # those read so far
-        self._waiting: list[int] = []  # numbers of interrupted trials, to be started again
 
     def close(self) -> None:
         """Give the study up for another driver."""
@@ -91,160 +129,387 @@ class Ledger:
         """Write `study.yaml`; only once everything else about the study was found in order."""
         write_atomic(self.folder / "study.yaml", dump_study(self.study))
 
-    def plan(self) -> None:
-        """Enter every trial of the study that the ledger does not hold yet, seed by seed."""
-        known = {(t.user_attrs["key"], t.user_attrs["seed"]) for t in self._planned()}
-        arms = self.study.arms()
+    # --- opening ---------------------------------------------------------------------------------
+
+    def _reconcile(self) -> None:
+        """Read the folders, and bring `study.db` and `results.jsonl` into line with them."""
+        jobs = self._read_jobs()
+        copies = _read_copies(self.folder / "results.jsonl")
+        self._add_missing(jobs)
+        stored = self._optuna.get_trials(deepcopy=False)
+        for number, job in jobs.items():
+            training = Training(
+                params=job.params, key=job.key, seed=job.seed, proposal=job.proposal, number=number
+            )
+            training.result = self._read_result(number, copies.get(number))
+            self._enter(training, stored[number])
+        for trial in stored:
+            if trial.number not in jobs and trial.state not in ENDED:
+                self._optuna.tell(trial.number, state=TrialState.FAIL)  # its folder is gone
+        self._count = len(stored)
+        self._restore_results(copies)
+        if self.study.search.is_grid:
+            self._plan_grid()
+
+    def _read_jobs(self) -> dict[int, Job]:
+        """Number -> job of every trial that was started."""
+        folders = sorted((self.folder / "trials").glob("[0-9]" * 5 + "*/trial.json"))
+        return {int(file.parent.name): Job.read(file.parent) for file in folders}
+
+    def _add_missing(self, jobs: Mapping[int, Job]) -> None:
+        """Enter trials that `study.db` does not know: it is new, or its driver died too early."""
+        known = len(self._optuna.get_trials(deepcopy=False))
+        if jobs and not known:
+            self.repaired.append(f"study.db was made anew from {len(jobs)} trials")
+        for number in range(known, max(jobs, default=-1) + 1):
+            if number in jobs:
+                self._add(jobs[number].params, jobs[number].key, jobs[number].seed)
+            else:
+                self._optuna.add_trial(create_trial(state=TrialState.FAIL))  # keeps the number
+
+    def _add(self, params: Mapping[str, Value], key: str, seed: int) -> None:
+        choices = training_distributions(self.study)
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=encoded_params(params),
+            distributions={name: choices[name] for name in params},
+            user_attrs={"key": key, "seed": seed, "params": dict(params)},
+        )
+        self._optuna.add_trial(trial)
+
+    def _read_result(self, number: int, copy: Result | None) -> Result | None:
+        """The trial's result; of a damaged one the copy, or else it has to be run again."""
+        file = self._result_file(number)
+        if not file.exists():
+            return None
+        try:
+            return Result.read(file)
+        except (ValueError, TypeError, KeyError):
+            if copy is None:
+                os.replace(file, file.with_name("result.json.damaged"))
+                self.repaired.append(f"trial {number}: result.json was damaged; it runs again")
+                return None
+            self.repaired.append(f"trial {number}: result.json was damaged; its copy is in place")
+            write_json(file, copy.to_dict())
+            return copy
+
+    def _enter(self, training: Training, stored: FrozenTrial) -> None:
+        """Put a trial that was started before into memory."""
+        assert training.number is not None
+        if training.result is None and stored.state in ENDED:
+            # To delete a failed trial's `result.json` is to ask for it to be run again. That gets
+            # a new number, as Optuna lets nobody change a trial that has ended.
+            self._withdrawn.setdefault((training.key, training.seed), []).append(training.number)
+            return
+        if training.result is not None:
+            training.state = training.result.state
+            if stored.state not in ENDED:
+                self._tell(training.result)
+        self._trainings.append(training)
+        self._numbered[training.number] = training
+
+    def _restore_results(self, copies: Mapping[int, Result]) -> None:
+        """Make `results.jsonl` anew if it does not hold exactly the results."""
+        results = {t.number: t.result for t in self._trainings if t.result is not None}
+        file = self.folder / "results.jsonl"
+        if results != dict(copies) or not _ends_with_line(file):
+            write_atomic(file, "".join(_line(result) for result in results.values() if result))
+
+    # --- planning --------------------------------------------------------------------------------
+
+    def plan(self, *, steps: int, measure: Measure) -> None:
+        """Make a search ready to propose networks; a grid is known when it is opened.
+
+        Args:
+            steps: Of one training.
+            measure: Network -> its profile; asked for before a network is trained.
+        """
+        if self.study.search.is_grid:
+            return
+        if self.study.search.scheduler != "none":
+            self._rungs = Rungs(self.study, steps)
+            for training in sorted(self._trainings, key=lambda t: t.number or 0):
+                if training.result is not None:
+                    self._rungs.end(training.result)
+        self.proposals = Proposals(self.folder / "study.db", self.study, measure)
+        self._plan_search(self.proposals)
+
+    def _plan_grid(self) -> None:
+        """Enter every trial of the study that is not there yet, seed by seed."""
+        networks = [(params, self.study.network(params).key) for params in self.study.arms()]
+        found = {(training.key, training.seed): training for training in self._trainings}
+        order = []
         for seed in range(self.study.seeds):
-            for params in arms:
-                key = self.study.network(params).key
-                if (key, seed) not in known:
-                    attributes = {"key": key, "seed": seed, "params": params}
-                    self._optuna.enqueue_trial(_encoded(params), user_attrs=attributes)
+            for params, key in networks:
+                known = found.get((key, seed))
+                order.append(known or Training(params=params, key=key, seed=seed))
+        self._set_order(order)
 
-    def reconcile(self) -> None:
-        """After an interruption: tell what finished untold, queue again what did not finish."""
-        self._waiting = []
-        for trial in self._planned():
-            if trial.state == TrialState.RUNNING:
-                if self._result_file(trial.number).exists():
-                    self._tell(self.result(trial.number))
-                else:
-                    self._waiting.append(trial.number)
+    def _plan_search(self, proposals: Proposals) -> None:
+        """Enter all seeds of the networks proposed so far, and tell what became of them."""
+        jobs = [t for t in self._trainings if t.proposal is not None]
+        known = {
+            t.proposal: Proposal(number=t.proposal, params=t.params, key=t.key)
+            for t in jobs
+            if t.proposal is not None
+        }
+        proposals.restore(known)
+        found = {(training.proposal, training.seed): training for training in jobs}
+        early = {training.proposal for training in jobs if training.state == "pruned"}
+        order = []
+        for proposal in proposals.kept.values():
+            for seed in range(self.study.seeds):
+                training = found.get((proposal.number, seed))
+                if training is None and proposal.number not in early:
+                    training = _training(proposal, seed)
+                order += [] if training is None else [training]
+        self._set_order(order)
+        for number in proposals.open():
+            self._settle_network(number)
 
-    def unfinished(self) -> int:
-        """How many trials are still to end."""
-        return sum(trial.state not in ENDED for trial in self._planned())
+    def _set_order(self, order: list[Training]) -> None:
+        """These are the trials of the study; those that were interrupted are started first."""
+        self._trainings = order
+        self._numbered = {t.number: t for t in order if t.number is not None}
+        waiting = [training for training in order if not training.has_ended]
+        begun = sorted((t for t in waiting if t.number is not None), key=lambda t: t.number or 0)
+        self._waiting = deque([*begun, *(t for t in waiting if t.number is None)])
 
-    def begun(self) -> int:
-        """How many trials that are still to end go on from a checkpoint."""
-        trials = [trial for trial in self._planned() if trial.state not in ENDED]
-        return sum(self._saved(trial) is not None for trial in trials)
+    def propose(self) -> bool:
+        """Have a trial waiting, if there is any left: of a search ask the sampler for one."""
+        search = self.study.search
+        while not self._waiting and self.proposals is not None and not self.proposals.ended:
+            if len(self.proposals.kept) >= (search.networks or 0):
+                break
+            if proposal := self.proposals.next():
+                new = [_training(proposal, seed) for seed in range(self.study.seeds)]
+                self._trainings += new
+                self._waiting.extend(new)
+        return bool(self._waiting)
+
+    # --- running ---------------------------------------------------------------------------------
 
     def next(self) -> Job | None:
         """The next trial to start, now running; None if all have been started."""
-        if self._waiting:
-            trial = self._trials()[self._waiting.pop(0)]
-        elif any(trial.state == TrialState.WAITING for trial in self._planned()):
-            number = self._optuna.ask(_distributions(self.study)).number
-            trial = self._trials()[number]
-        else:
+        if not self.propose():
             return None
-        job = self._job(trial)
+        training = self._waiting.popleft()
+        is_new = training.number is None
+        if training.number is None:
+            training.number = self._count
+            self._numbered[self._count] = training
+            self._count += 1
+        job = self._job(training, training.number)
         folder = self.trial_folder(job.trial)
         folder.mkdir(parents=True, exist_ok=True)
-        self._take_over(trial)
-        write_json(folder / "trial.json", vars(job))
+        self._take_over(training, folder)
+        (folder / "stop.json").unlink(missing_ok=True)
+        job.write(folder)
+        if is_new:
+            self._add(job.params, job.key, job.seed)
+        training.state = "running"
         return job
 
-    def finish(self, number: int) -> Result | None:
-        """Enter the result of a trial whose worker has stopped.
+    def report(self, number: int, point: dict[str, Any]) -> bool:
+        """Enter a point of a trial's history; if it is behind at a rung, tell its worker: True."""
+        training = self._numbered[number]
+        if self._rungs is None or training.state != "running":
+            return False
+        cost = self._profile(training.key)[self.study.cost.removeprefix("profile.")]
+        behind = self._rungs.is_behind(number, point, cost=cost, seed=training.seed)
+        if behind:
+            self._say(number, "prune")
+        return behind
+
+    def pause(self) -> None:
+        """Ask the workers of all running trials to save, and to leave."""
+        for number in self.running():
+            self._say(number, "pause")
+
+    def finish(self, number: int) -> tuple[Result | None, bool]:
+        """Enter what became of a trial whose worker has stopped.
 
         Returns:
-            The result, or None if the worker died and the trial is queued to start again.
+            The result, or that of this attempt, or None if the worker was asked to pause. And
+            whether the trial is to be started again.
         """
-        if not self._result_file(number).exists() and not self._count_death(number):
-            self._waiting.append(number)
-            return None
-        result = self.result(number)
-        self._tell(result)
-        self.write_results()
-        return result
+        training = self._numbered[number]
+        folder, job = self.trial_folder(number), self.job(number)
+        result = self._fresh_result(job)
+        if result is None and heard(folder, attempt=job.attempt) == "pause":
+            self._put_back(training)
+            return None, True
+        result = result or lost(job)
+        if self._is_retried(result, folder):
+            write_json(folder / f"failure-{job.attempt}.json", result.to_dict())
+            self._result_file(number).unlink(missing_ok=True)
+            self._put_back(training)
+            return result, True
+        if not self._result_file(number).exists():
+            write_json(self._result_file(number), result.to_dict())
+        self._end(training, result)
+        return result, False
 
     def bury(self) -> None:
         """After Ray broke down: every trial it was running has lost its worker."""
-        for trial in self._planned():
-            started = (self.trial_folder(trial.number) / "trial.json").exists()
-            ended = trial.state in ENDED or self._result_file(trial.number).exists()
-            if started and not ended:
-                self._count_death(trial.number)
+        for number in self.running():
+            self.finish(number)
 
-    def result(self, number: int) -> Result:
-        if number not in self._results:
-            self._results[number] = Result.read(self._result_file(number))
-        return self._results[number]
+    def _fresh_result(self, job: Job) -> Result | None:
+        """What this attempt left; None if its worker died without a word."""
+        file = self._result_file(job.trial)
+        return Result.read(file) if file.exists() else None
+
+    def _is_retried(self, result: Result, folder: Path) -> bool:
+        failures = len(list(folder.glob("failure-*.json")))
+        cause = (result.error or {}).get("cause")
+        return cause in RETRIED and failures < self.study.search.max_failures
+
+    def _put_back(self, training: Training) -> None:
+        training.state = "waiting"
+        self._waiting.appendleft(training)
+
+    def _end(self, training: Training, result: Result) -> None:
+        training.result, training.state = result, result.state
+        self._tell(result)
+        with open(self.folder / "results.jsonl", "a") as file:
+            file.write(_line(result))
+            file.flush()
+            os.fsync(file.fileno())
+        if self._rungs is not None:
+            self._rungs.end(result)
+        if training.proposal is not None:
+            self._settle_network(training.proposal)
+
+    def _settle_network(self, proposal: int) -> None:
+        """Tell the sampler of a network whose seeds have all ended, or one of them early."""
+        assert self.proposals is not None
+        own = [training for training in self._trainings if training.proposal == proposal]
+        if any(training.state == "pruned" for training in own):
+            self._drop([t for t in own if t.state == "waiting" and t.number is None])
+        if proposal not in self.proposals.open() or self._is_under_way(proposal):
+            return
+        if any(training.state == "pruned" for training in own):
+            self.proposals.tell(proposal, TrialState.PRUNED)
+            return
+        values = self._means([t.result for t in own if t.result is not None])
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        self.proposals.tell(proposal, state, values)
+
+    def _drop(self, trainings: list[Training]) -> None:
+        """Forget trials that were never started."""
+        for training in trainings:
+            self._trainings.remove(training)
+            self._waiting.remove(training)
+
+    def _is_under_way(self, proposal: int) -> bool:
+        return any(t.proposal == proposal and not t.has_ended for t in self._trainings)
+
+    def _means(self, results: Iterable[Result]) -> list[float] | None:
+        """Over the seeds that are complete: each objective; None if there are none."""
+        rows = [
+            [result.value(key) for key in self.study.goals]
+            for result in results
+            if result.state == "complete"
+        ]
+        whole = [[v for v in row if v is not None] for row in rows if None not in row]
+        return [fmean(column) for column in zip(*whole, strict=True)] or None
+
+    # --- what is there ---------------------------------------------------------------------------
+
+    def running(self) -> list[int]:
+        """Numbers of the trials that are running."""
+        return [number for number, t in self._numbered.items() if t.state == "running"]
+
+    def counts(self) -> dict[State, int]:
+        """How many trials are in each state."""
+        found = Counter(training.state for training in self._trainings)
+        states: tuple[State, ...] = ("complete", "pruned", "failed", "running", "waiting")
+        counts: dict[State, int] = {state: found[state] for state in states}
+        counts["waiting"] += self._unproposed() * self.study.seeds
+        return counts
+
+    def unfinished(self) -> int:
+        """How many trials are still to end; of a search those of networks to come as well."""
+        return sum(self.counts()[state] for state in ("running", "waiting"))
+
+    def total(self) -> int:
+        """How many trials the study has, as far as is known."""
+        return sum(self.counts().values())
+
+    def begun(self) -> int:
+        """How many trials that are still to end go on from a checkpoint."""
+        unfinished = [training for training in self._trainings if not training.has_ended]
+        return sum(self._saved(training) is not None for training in unfinished)
 
     def results(self) -> list[Result]:
-        """The results of all trials that have ended, by number."""
-        return [self.result(t.number) for t in self._planned() if t.state in ENDED]
+        """The results of all trials of the study that have ended, by number."""
+        found = [t.result for t in self._trainings if t.result and t.seed < self.study.seeds]
+        return sorted(found, key=lambda result: result.trial)
 
-    def write_results(self) -> None:
-        """`results.jsonl`, made anew from the trials' folders."""
-        lines = [json.dumps(result.to_dict(), allow_nan=False) for result in self.results()]
-        write_atomic(self.folder / "results.jsonl", "".join(f"{line}\n" for line in lines))
+    def job(self, number: int) -> Job:
+        """What the trial's worker was given."""
+        return Job.read(self.trial_folder(number))
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:05d}"
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self._optuna.get_trials(deepcopy=False)
+    def _unproposed(self) -> int:
+        """Networks that the sampler may still propose."""
+        search = self.study.search
+        if search.is_grid or (self.proposals is not None and self.proposals.ended):
+            return 0
+        known = {t.proposal for t in self._trainings}
+        return max(0, (search.networks or 0) - len(known))
 
-    def _planned(self) -> list[FrozenTrial]:
-        """The trials that belong to the study as it is now.
-
-        Not those of seeds beyond `seeds`, nor ended ones whose result was deleted: to delete a
-        failed trial's `result.json` is to ask for it to be run again. That gets a new number, as
-        Optuna lets nobody change a trial that has ended, and the old one's checkpoint.
-        """
-        return [
-            trial
-            for trial in self._trials()
-            if trial.user_attrs["seed"] < self.study.seeds
-            and (trial.state not in ENDED or self._result_file(trial.number).exists())
-        ]
-
-    def _saved(self, trial: FrozenTrial) -> Path | None:
+    def _saved(self, training: Training) -> Path | None:
         """The folder with the trial's checkpoint: its own, or of one that it is run again for."""
-        twins = [
-            other.number
-            for other in self._trials()[: trial.number + 1]
-            if all(other.user_attrs[k] == trial.user_attrs[k] for k in ("key", "seed"))
-        ]
-        folders = map(self.trial_folder, reversed(twins))
+        numbers = [*self._withdrawn.get((training.key, training.seed), [])]
+        numbers += [] if training.number is None else [training.number]
+        folders = map(self.trial_folder, reversed(numbers))
         return next((folder for folder in folders if (folder / CHECKPOINT).exists()), None)
 
-    def _take_over(self, trial: FrozenTrial) -> None:
+    def _take_over(self, training: Training, folder: Path) -> None:
         """Move the checkpoint to the trial's own folder; last, so that it never lacks a history."""
-        before, folder = self._saved(trial), self.trial_folder(trial.number)
+        before = self._saved(training)
         if before is not None and before != folder:
             for name in ("history.jsonl", CHECKPOINT):
                 if (before / name).exists():  # else moved when the driver was killed in between
                     os.replace(before / name, folder / name)
 
-    def _count_death(self, number: int) -> bool:
-        """Note that a worker died; at the last time write the trial's result: True."""
-        file = self.trial_folder(number) / "deaths.json"
-        deaths = 1 + (read_json(file) if file.exists() else 0)
-        write_json(file, deaths)
-        if deaths >= MAX_DEATHS:
-            job = Job(**read_json(self.trial_folder(number) / "trial.json"))
-            write_json(self._result_file(number), _lost(job, deaths).to_dict())
-        return deaths >= MAX_DEATHS
-
     def _result_file(self, number: int) -> Path:
         return self.trial_folder(number) / "result.json"
 
-    def _job(self, trial: FrozenTrial) -> Job:
-        params = trial.user_attrs["params"]
-        network = self.study.network(params)
-        before = self.trial_folder(trial.number) / "trial.json"
+    def _profile(self, key: str) -> dict[str, float]:
+        found: dict[str, float] = read_json(self.folder / "profiles" / f"{key}.json")
+        return found
+
+    def _say(self, number: int, word: Literal["prune", "pause"]) -> None:
+        say(self.trial_folder(number), word, attempt=self.job(number).attempt)
+
+    def _job(self, training: Training, number: int) -> Job:
+        folder = self.trial_folder(number)
+        before = Job.read(folder).attempt if (folder / "trial.json").exists() else 0
         return Job(
             study=self.study.name,
-            trial=trial.number,
-            arm=self.study.arm(params),
-            params=params,
-            seed=trial.user_attrs["seed"],
-            key=network.key,
-            arch=network.to_dict(),
-            attempt=1 + (read_json(before)["attempt"] if before.exists() else 0),
+            trial=number,
+            arm=self.study.arm(training.params),
+            params=training.params,
+            seed=training.seed,
+            key=training.key,
+            arch=self.study.network(training.params).to_dict(),
+            attempt=before + 1,
+            proposal=training.proposal,
         )
 
     def _tell(self, result: Result) -> None:
-        values = [result.value(key) for key in _objectives(self.study)]
-        if result.state == "complete" and None not in values:
-            self._optuna.tell(result.trial, [float(v) for v in values if v is not None])
-        else:
-            self._optuna.tell(result.trial, state=TrialState.FAIL)
+        """Optuna's study of the trainings: values of complete trials alone."""
+        values = [result.value(key) for key in (self.study.accuracy, self.study.cost)]
+        state = STATES[result.state]
+        if state == TrialState.COMPLETE and None in values:
+            state = TrialState.FAIL
+        told = [v for v in values if v is not None] if state == TrialState.COMPLETE else None
+        self._optuna.tell(result.trial, told, state=state)
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -262,39 +527,29 @@ def set_aside(folder: Path) -> Path | None:
     return kept
 
 
-def _objectives(study: Study) -> tuple[str, str]:
-    return study.accuracy, study.cost
+def _training(proposal: Proposal, seed: int) -> Training:
+    return Training(params=proposal.params, key=proposal.key, seed=seed, proposal=proposal.number)
 
 
-def _open_storage(path: Path, study: Study) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    opened = optuna.create_study(
-        storage=f"sqlite:///{path}",
-        sampler=optuna.samplers.RandomSampler(seed=0),  # a grid asks nothing of it
-        study_name=study.name,
-        directions=[METRICS[key].direction for key in _objectives(study)],
-        load_if_exists=True,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        opened.set_metric_names(list(_objectives(study)))  # axis labels of optuna-dashboard
-    return opened
+def _line(result: Result) -> str:
+    return json.dumps(result.to_dict(), allow_nan=False) + "\n"
 
 
-def _distributions(study: Study) -> dict[str, BaseDistribution]:
-    return {
-        name: CategoricalDistribution([_encoded_value(value) for value in knob.values()])
-        for name, knob in study.space.vary.items()
-    }
+def _read_copies(file: Path) -> dict[int, Result]:
+    """Trial -> its line of `results.jsonl`; lines that cannot be read are left out."""
+    found = {}
+    for line in file.read_bytes().split(b"\n") if file.exists() else []:
+        try:
+            result = Result.from_dict(json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        found[result.trial] = result
+    return found
 
 
-def _encoded(params: dict[str, Value]) -> dict[str, Any]:
-    return {name: _encoded_value(value) for name, value in params.items()}
-
-
-def _encoded_value(value: Value) -> bool | int | float | str:
-    """Optuna's categories are scalars; a list stands there as JSON."""
-    return json.dumps(value) if isinstance(value, list) else value
+def _ends_with_line(file: Path) -> bool:
+    """Whether the next line can be appended to the file."""
+    return file.exists() and file.read_bytes()[-1:] in (b"", b"\n")
 
 
 def _lock(path: Path) -> TextIO:
@@ -315,15 +570,26 @@ def _lock(path: Path) -> TextIO:
 
 
 def _check_same(path: Path, study: Study) -> None:
-    if not path.exists():
+    """Refuse a study that would not have trained what lies there.
+
+    Raises:
+        InputError: Something that decides about trials has changed, or the old study is damaged.
+    """
+    if not path.exists() or path.read_text() == dump_study(study):
         return
-    before = _flat(yaml.safe_load(path.read_text()))
+    before = _flat(load_study(path).model_dump(mode="json"))
     after = _flat(study.model_dump(mode="json"))
-    for key in sorted({*before, *after}):
-        old, new = before.get(key), after.get(key)
-        if old != new and not any(_below(key, name) for name in HARMLESS):
-            rule = f"was {old!r} when {path.parent} was run; use --fresh to start over"
-            raise InputError(rule, key=key, value=new)
+    changed = [
+        key
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key) and not any(_below(key, name) for name in HARMLESS)
+    ]
+    if changed:
+        key, *others = changed
+        rule = f"was {before.get(key)!r} when {path.parent} was run; use --fresh to start over"
+        if others:
+            rule += f" (also changed: {', '.join(others)})"
+        raise InputError(rule, key=key, value=after.get(key))
 
 
 def _below(key: str, name: str) -> bool:
@@ -338,18 +604,3 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         _flat(inner, f"{prefix}.{key}" if prefix else key) for key, inner in value.items()
     )
     return {key: inner for part in parts for key, inner in part.items()}
-
-
-def _lost(job: Job, deaths: int) -> Result:
-    """The record of a trial whose worker died without a word, for the last time."""
-    message = f"the worker process died {deaths} times (out of memory, or killed)"
-    return Result(
-        **{**vars(job)},
-        state="failed",
-        profile={},
-        metrics={},
-        history=[],
-        seconds=0.0,
-        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        error={"type": "WorkerDied", "message": message, "traceback": ""},
-    )

@@ -19,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ..files import read_json
+from .job import Job
 
 NEXT_TO_NOTHING = 0.001  # CPUs reserved by Train for each process
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -85,5 +86,4 @@ def _work(config: dict[str, Any]) -> None:
 def has_result(folder: Path) -> bool:
     """Whether this attempt has come to its end."""
     file = folder / "result.json"
-    attempt = read_json(folder / "trial.json")["attempt"]
-    return file.exists() and read_json(file)["attempt"] == attempt
+    return file.exists() and read_json(file)["attempt"] == Job.read(folder).attempt

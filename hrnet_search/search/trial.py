@@ -3,25 +3,43 @@
 import json
 import math
 import os
+import platform
 import traceback
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
 
-from ..files import read_json, read_json_lines, write_atomic, write_json
+from ..files import read_json, write_atomic, write_json
 from ..networks import initialise, network
 from ..result import CLASS_FIGURES, Result
 from ..study import Study, load_study
 from ..tasks import load_task
 from ..tasks.base import WHOLE, Part
 from ..tasks.cache import Prepared
-from ..training import Checkpoint, Hardware, identity, is_lost, train
+from ..training import (
+    Checkpoint,
+    Diverged,
+    Hardware,
+    Paused,
+    TooLong,
+    identity,
+    is_lost,
+    train,
+)
+from .job import CHECKPOINT, Job, heard, is_disk_full, now
 
 Report = Callable[[dict[str, float]], None]
+
+
+class Stopped(Exception):
+    """The driver has found the training behind others at a rung."""
+
+
+class Superseded(Exception):
+    """Another attempt of the trial has begun: nothing of this one may be written any more."""
 
 
 def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
@@ -36,20 +54,25 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
 
     Raises:
         Exception: Another process is gone, of which this one only hears: there is no result, and
-            the trial is started again. Or, with a result, what failed here, for the others to end.
+            the trial is started again. Or the disk is full. Or, with a result, what failed here,
+            for the others to end.
     """
     torch.set_num_threads(1)
-    job, environment = read_json(folder / "trial.json"), _environment(folder)
+    job, environment = Job.read(folder), _environment(folder)
+    environment["host"] = platform.node()
     study = load_study(folder.parents[1] / "study.yaml")
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    checkpoint = _checkpoint(folder)
-    history = _cut_history(folder / "history.jsonl", checkpoint.step)
+    started, checkpoint = now(), _checkpoint(folder)
+    history = checkpoint.history
+    write_atomic(folder / "history.jsonl", "".join(f"{json.dumps(e)}\n" for e in history))
     if checkpoint.step:
         environment["resumed_from"] = checkpoint.step
     metrics: dict[str, float] = {}
-    state: Literal["complete", "failed"] = "complete"
+    state: Literal["complete", "pruned", "failed"] = "complete"
     failure: Exception | None = None
     try:
+        for entry in list(history) if part == WHOLE else []:
+            report(entry)  # to a driver that was started anew, and does not know it
+            _heed(folder, job, checkpoint, part)
         with open(folder / "history.jsonl", "a") as file:
 
             def record(entry: dict[str, float]) -> None:
@@ -58,33 +81,56 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
                 file.flush()
                 os.fsync(file.fileno())  # before a checkpoint that is beyond it
                 report(entry)
+                _heed(folder, job, checkpoint, part)
 
             metrics = _train(folder, checkpoint, record, part)
             if not all(map(math.isfinite, metrics.values())):
                 raise ValueError(f"a metric is not a finite number: {metrics}")
             _check_measured(metrics, study)
+    except (Paused, Superseded):
+        return
+    except Stopped:
+        state = "pruned"
     except Exception as exception:  # whatever a network does is that trial's result, no more
         if part != WHOLE and is_lost(exception):
             raise
+        if is_disk_full(exception):
+            raise
         state, failure = "failed", exception
     result = Result(
-        **job,
+        **vars(job),
         state=state,
-        profile=read_json(folder.parents[1] / "profiles" / f"{job['key']}.json"),
+        profile=read_json(folder.parents[1] / "profiles" / f"{job.key}.json"),
         metrics=metrics,
         history=history,
         seconds=checkpoint.seconds,
         started=started,
+        ended=now(),
         environment=environment,
         error=None if failure is None else describe(failure),
-        classes=_classes(folder, study.task.kind) if failure is None else {},
+        classes=_classes(folder, study.task.kind) if state == "complete" else {},
     )
-    if read_json(folder / "trial.json")["attempt"] == job["attempt"]:  # else superseded
+    if Job.read(folder).attempt == job.attempt:  # else superseded
         write_json(folder / "result.json", result.to_dict())
-        if state == "complete":
+        if state != "failed":
             checkpoint.remove()  # a failed trial that is run again goes on from it
     if failure is not None and part != WHOLE:
         raise failure  # so that the other processes end as well
+
+
+def _heed(folder: Path, job: Job, checkpoint: Checkpoint, part: Part) -> None:
+    """Look for a word of the driver, after it was told of a point of the history.
+
+    Raises:
+        Stopped: It wants no more of this training.
+        Superseded: It has started the trial again elsewhere.
+    """
+    if Job.read(folder).attempt != job.attempt:
+        raise Superseded
+    word = heard(folder, attempt=job.attempt)
+    if word == "prune":
+        raise Stopped
+    checkpoint.leave = word == "pause" and part == WHOLE  # several would have to agree on it
 
 
 def assist_trial(folder: Path, report: Report, *, part: Part) -> None:
@@ -99,22 +145,36 @@ def describe(exception: BaseException) -> dict[str, str]:
         "type": type(exception).__name__,
         "message": str(exception),
         "traceback": "".join(traceback.format_exception(exception)),
+        "cause": _cause(exception),
     }
+
+
+def _cause(exception: BaseException) -> str:
+    """A key of `CAUSES`."""
+    if isinstance(exception, Diverged):
+        return "diverged"
+    if isinstance(exception, TooLong):
+        return "timeout"
+    # On a CPU torch says so in the text of a plain RuntimeError.
+    no_memory = "DefaultCPUAllocator" in str(exception) or "out of memory" in str(exception)
+    if isinstance(exception, MemoryError | torch.OutOfMemoryError) or no_memory:
+        return "memory"
+    return "disk" if isinstance(exception, OSError) else "error"
 
 
 def _train(folder: Path, checkpoint: Checkpoint, report: Report, part: Part) -> dict[str, float]:
     """Metrics of the trained network; the first process keeps its weights."""
-    job, environment = read_json(folder / "trial.json"), _environment(folder)
+    job, environment = Job.read(folder), _environment(folder)
     study = load_study(folder.parents[1] / "study.yaml")
     data = Prepared(Path(environment["data"]["folder"]), environment["data"]["checksum"])
     task = load_task(study, data)
-    model = network(study, job["arch"])
-    initialise(model, seed=job["seed"], pretrained=study.train.pretrained)
+    model = network(study, job.arch)
+    initialise(model, seed=job.seed, pretrained=study.train.pretrained)
     metrics = train(
         model,
         task,
         study.train,
-        seed=job["seed"],
+        seed=job.seed,
         hardware=_hardware(environment),
         report=report,
         folder=folder,
@@ -144,20 +204,23 @@ def _classes(folder: Path, kind: str) -> dict[str, float]:
 
 
 def _checkpoint(folder: Path) -> Checkpoint:
-    job, settings = (
-        read_json(folder / "trial.json"),
-        load_study(folder.parents[1] / "study.yaml").train,
-    )
-    environment = _environment(folder)
+    job, environment = Job.read(folder), _environment(folder)
+    study = load_study(folder.parents[1] / "study.yaml")
     mine = identity(
-        settings,
+        study.train,
         _hardware(environment),
-        seed=job["seed"],
-        key=job["key"],
+        seed=job.seed,
+        key=job.key,
         data=environment["data"]["checksum"],
         pretrained=environment["pretrained"],
     )
-    return Checkpoint(folder / "checkpoint.pt", mine, settings.checkpoint_minutes)
+    return Checkpoint(
+        folder / CHECKPOINT,
+        mine,
+        study.train.checkpoint_minutes,
+        keep=study.train.keep_checkpoints,
+        limit=study.search.limit_seconds,
+    )
 
 
 def _environment(folder: Path) -> dict[str, Any]:
@@ -167,10 +230,3 @@ def _environment(folder: Path) -> dict[str, Any]:
 
 def _hardware(environment: dict[str, Any]) -> Hardware:
     return Hardware(*(environment[key] for key in ("device", "precision", "memory_format")))
-
-
-def _cut_history(file: Path, step: int) -> list[dict[str, float]]:
-    """What was reported up to `step`; the file keeps that alone."""
-    history = [entry for entry in read_json_lines(file) if entry["step"] <= step]
-    write_atomic(file, "".join(f"{json.dumps(entry)}\n" for entry in history))
-    return history

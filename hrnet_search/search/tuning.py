@@ -8,20 +8,29 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
 from .display import Display
+from .job import DISK_FULL, is_disk_full
 from .ledger import Ledger
+from .session import Halted, Session
+
+FULL = "disk_full"  # what is reported, as nothing can be written
 
 
 def train_trial(config: dict[str, Any]) -> None:
     """Tune's trainable. The worker process is reused, so imports are paid once."""
+    from .trial import run_trial
+
     folder, processes = Path(config["folder"]), config["processes"]
-    if processes > 1:
-        from .parallel import run_shared
+    try:
+        if processes > 1:
+            from .parallel import run_shared
 
-        run_shared(folder, processes)
-    else:
-        from .trial import run_trial
-
-        run_trial(folder, tune.report)
+            run_shared(folder, processes)
+        else:
+            run_trial(folder, tune.report)
+    except Exception as error:
+        if is_disk_full(error):
+            tune.report({FULL: True})
+        raise
 
 
 class LedgerSearch(Searcher):
@@ -31,30 +40,40 @@ class LedgerSearch(Searcher):
     missing or infinite one. It keeps no state of its own.
     """
 
-    def __init__(self, ledger: Ledger, display: Display) -> None:
+    def __init__(self, ledger: Ledger, display: Display, session: Session) -> None:
         super().__init__(metric=None, mode=None)
-        self.ledger, self.display = ledger, display
+        self.ledger, self.display, self.session = ledger, display, session
         self.numbers: dict[str, int] = {}  # Tune's trial id -> ours
 
     def suggest(self, trial_id: str) -> Any:
-        job = self.ledger.next()
+        self.session.tick()
+        job = None if self.session.is_closing else self.ledger.next()
         if job is None:
             # An interrupted trial may still come back; Tune asks again while others run.
             return None if self.numbers else Searcher.FINISHED
         self.numbers[trial_id] = job.trial
+        self.session.begin(job.trial)
         self.display.start(job)
         folder = self.ledger.trial_folder(job.trial).absolute()
         return {"folder": str(folder), "processes": self.ledger.study.train.processes}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self.session.tick()
+        if result.get(FULL):
+            raise Halted("stopped", DISK_FULL)
         if "step" in result:
-            self.display.update(self.numbers[trial_id], result)
+            number = self.numbers[trial_id]
+            self.session.hear(number, result)
+            self.display.update(number, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         number = self.numbers.pop(trial_id)
-        self.display.finish(number, self.ledger.finish(number))
+        ended, again = self.ledger.finish(number)
+        self.display.finish(number, ended, again=again)
+        self.session.end(number, ended, again=again)
+        self.session.tick()
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
@@ -66,10 +85,23 @@ class LedgerSearch(Searcher):
         return {}  # Tune pickles the searcher into a file that is never read
 
 
-class Silent(TrialProgressCallback):
-    """In place of Tune's own, which prints a line about a trial that ends without a report."""
+class Pulse(TrialProgressCallback):
+    """Lets the session look around at each turn of Tune's loop.
+
+    In place of Tune's own, which prints a line about a trial that ends without a report.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(metric=None)
+        self.session = session
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.session.tick()
 
     def on_trial_result(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
     on_trial_error = on_trial_complete = on_trial_result
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # pickled with the searcher

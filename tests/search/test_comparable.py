@@ -53,13 +53,12 @@ def test_trials_that_were_cut_off_are_compared_with_as_those_that_ended(
     before = {"data": data, "pretrained": "cccc", **vars(now.hardware)}
     changed = {"data": {**data, "checksum": "aaaa"}} if key != "pretrained" else {key: "aaaa"}
     with Ledger(tmp_path / "tiny", tiny_study) as ledger:
-        ledger.plan()
         assert ledger.next() is not None
         file, saved = ledger.folder / "environment.json", ledger.trial_folder(0) / "checkpoint.pt"
 
         def start(record: dict[str, Any]) -> None:
             write_json(file, record)
-            engine._make_ready(ledger, now, 1, "", Console(quiet=True))
+            engine._make_ready(ledger, now, 1, "", tmp_path / "s.yaml", Console(quiet=True))
 
         saved.touch()
         with pytest.raises(

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from hrnet_search.result import Result
 from hrnet_search.search.display import Display
-from hrnet_search.search.ledger import Job
+from hrnet_search.search.job import Job
 from hrnet_search.study import Study
 
 WFLW = {
@@ -61,10 +61,10 @@ def test_bars_count_the_steps_that_the_data_makes(tiny_study: Study) -> None:
     shown.update(1, {"step": 6, "loss": 1.0})
     assert (shown.progress.tasks[1].total, shown.progress.tasks[1].completed) == (15, 6)
     assert overall.completed == 21
-    shown.finish(1, None)  # its worker died
+    shown.finish(1, None, again=True)  # it was saved
     assert overall.completed == 15
     shown.start(job(1))
     shown.update(1, {"step": 7, "loss": 1.0})  # it goes on from its checkpoint
     assert overall.completed == 22
-    shown.finish(1, result(1, "ap", 0.6))
+    shown.finish(1, result(1, "ap", 0.6), again=False)
     assert overall.completed == 30

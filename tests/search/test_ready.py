@@ -9,8 +9,7 @@ from rich.console import Console
 
 from hrnet_search.baselines import network
 from hrnet_search.errors import InputError
-from hrnet_search.search import engine
-from hrnet_search.search.engine import _check, _check_gpus, _check_networks, _resources, run_study
+from hrnet_search.search.engine import _check_gpus, _check_networks, check, run_study
 from hrnet_search.study import Study, load_study
 from hrnet_search.weights import save_weights
 
@@ -22,10 +21,6 @@ def smoke(*overrides: str) -> Study:
     return load_study(SMOKE, [*SIZES, *overrides])
 
 
-def check(study: Study) -> None:
-    _check_networks(study)
-
-
 def save(study: Study, place: int, file: Path) -> None:
     arch = study.network(study.arms()[place]).to_dict()
     save_weights(network(arch, head="v1", num_outputs=17), file)
@@ -34,21 +29,21 @@ def save(study: Study, place: int, file: Path) -> None:
 def test_a_checkpoint_that_fits_every_network_is_taken(tmp_path: Path) -> None:
     file = tmp_path / "body.safetensors"
     save(smoke(), 0, file)
-    check(smoke(f"train.pretrained={file}", "space.vary.across.choices=[false]"))
+    _check_networks(smoke(f"train.pretrained={file}", "space.vary.across.choices=[false]"))
 
 
 def test_a_checkpoint_that_does_not_fit_a_network_names_it(tmp_path: Path) -> None:
     file = tmp_path / "body.safetensors"
     save(smoke(), 0, file)
     with pytest.raises(InputError, match=r"\(network across=true\)") as caught:
-        check(smoke(f"train.pretrained={file}"))
+        _check_networks(smoke(f"train.pretrained={file}"))
     assert (caught.value.key, caught.value.value) == ("train.pretrained", str(file))
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "body.safetensors").touch()
     with pytest.raises(InputError, match="is no file") as caught:
-        check(smoke(f"train.pretrained={tmp_path / 'boddy.safetensors'}"))
+        _check_networks(smoke(f"train.pretrained={tmp_path / 'boddy.safetensors'}"))
     assert caught.value.key == "train.pretrained"
     assert caught.value.nearest == "body.safetensors"
 
@@ -63,14 +58,14 @@ def test_rivals_have_no_body_to_load(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"is for HRNets alone \(network simple_baseline"
     ) as caught:
-        check(study)
+        _check_networks(study)
     assert caught.value.key == "train.pretrained"
 
 
 def test_rivals_may_have_no_head_of_their_own_rate() -> None:
-    check(smoke("train.head_lr=10"))
+    _check_networks(smoke("train.head_lr=10"))
     with pytest.raises(InputError, match="simple_baseline_resnet50") as caught:
-        check(smoke("train.head_lr=10", "rivals=[simple_baseline_resnet50]"))
+        _check_networks(smoke("train.head_lr=10", "rivals=[simple_baseline_resnet50]"))
     assert (caught.value.key, caught.value.value) == ("train.head_lr", 10)
 
 
@@ -82,7 +77,10 @@ def test_what_is_refused_changes_nothing_even_when_starting_over(tmp_path: Path)
     if torch.cuda.is_available():
         pytest.skip("needs a machine without a GPU")
     with pytest.raises(InputError, match="needs a GPU"):
-        run_study(study, out=tmp_path, jobs=1, fresh=True, command="", console=Console(quiet=True))
+        run_study(
+            study, file=SMOKE, out=tmp_path, jobs=1, address=None, fresh=True, command="",
+            console=Console(quiet=True),
+        )  # fmt: skip
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["smoke"]
 
 
@@ -91,7 +89,7 @@ def test_steps_of_a_trial_follow_from_the_data() -> None:
     train = study.train.model_validate(
         {"epochs": 3, "batch_size": 8, "lr": 1e-3, "precision": "float32"}
     )
-    ready = _check(study.model_copy(update={"train": train}), Console(quiet=True))
+    ready = check(study.model_copy(update={"train": train}), Console(quiet=True))
     assert ready.steps == 8  # 3 x 20 samples in batches of 8
     assert ready.pretrained is None
 
@@ -99,9 +97,9 @@ def test_steps_of_a_trial_follow_from_the_data() -> None:
 def test_the_validation_data_must_have_what_the_study_compares_by() -> None:
     # Drawn people of 32 x 32 pixels are not large, which is from 96 x 96 on.
     size = "data.input_size=[32, 32]"
-    _check(smoke(size, "objectives=[metrics.ap, profile.macs]"), Console(quiet=True))
+    check(smoke(size, "objectives=[metrics.ap, profile.macs]"), Console(quiet=True))
     with pytest.raises(InputError, match="nothing that it can be measured on") as caught:
-        _check(smoke(size, "objectives=[metrics.apl, profile.macs]"), Console(quiet=True))
+        check(smoke(size, "objectives=[metrics.apl, profile.macs]"), Console(quiet=True))
     assert (caught.value.key, caught.value.value) == ("objectives.0", "metrics.apl")
 
 
@@ -133,10 +131,10 @@ def test_images_must_be_large_enough_for_every_network(
             picture.save(tmp_path / name / "1.png")
             picture.convert("L").save(tmp_path / f"{name}annot" / "1.png")
         if height == 16:
-            assert _check(study, Console(quiet=True)).steps == 2
+            assert check(study, Console(quiet=True)).steps == 2
             continue
         with pytest.raises(InputError, match=r"40x15; networks of the study take 16x16 or more"):
-            _check(study, Console(quiet=True))
+            check(study, Console(quiet=True))
 
 
 def test_no_more_processes_than_gpus() -> None:
@@ -146,32 +144,3 @@ def test_no_more_processes_than_gpus() -> None:
     with pytest.raises(InputError, match=r"the GPUs of this machine \(2\)") as caught:
         _check_gpus(study, 2)
     assert caught.value.key == "train.processes"
-
-
-@pytest.mark.parametrize(
-    ("jobs", "processes", "gpus", "cpu", "gpu"),
-    [
-        (2, 1, 0, 1, 0),
-        (2, 3, 0, 3, 0),
-        (4, 1, 4, 1, 1),
-        (2, 1, 4, 1, 1),
-        (8, 1, 4, 1, 0.5),
-        (5, 1, 4, 1, 0.5),
-        (2, 4, 8, 4, 4),
-    ],
-)
-def test_what_a_trial_reserves(
-    jobs: int, processes: int, gpus: int, cpu: float, gpu: float
-) -> None:
-    assert _resources(jobs, processes, gpus) == {"cpu": cpu, "gpu": gpu}
-
-
-@pytest.mark.parametrize(
-    ("gpus", "processes", "jobs"), [(8, 1, 8), (8, 4, 2), (8, 3, 2), (0, 1, 6), (0, 4, 1)]
-)
-def test_as_many_trials_at_a_time_as_there_is_room_for(
-    gpus: int, processes: int, jobs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "_gpus", lambda: gpus)
-    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: range(6), raising=False)
-    assert engine._default_jobs(processes) == jobs

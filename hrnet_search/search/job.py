@@ -1,0 +1,107 @@
+"""What driver and workers say to each other: `trial.json`, and later a word in `stop.json`."""
+
+import errno
+import os
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import InputError
+from ..files import read_json, write_json
+from ..result import Result
+from ..space import Value
+
+CHECKPOINT = "checkpoint.pt"  # in a trial's folder
+DISK_FULL = "the disk is full; free some space, then run the same command again"
+Word = Literal["prune", "pause"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training; kept as `trial.json` in its folder, complete enough to run it again.
+
+    Args:
+        study: Name of the study.
+        trial: Number of the training, and name of its folder.
+        arm: The settings it varies, as text.
+        params: Knob -> value.
+        seed: Of initial weights and data order.
+        key: Hash of the network.
+        arch: `ArchSpec.to_dict` or `Rival.to_dict`.
+        attempt: How often it was started, from 1.
+        proposal: Number of the sampler's proposal; None in a grid.
+    """
+
+    study: str
+    trial: int
+    arm: str
+    params: dict[str, Value]
+    seed: int
+    key: str
+    arch: dict[str, Any]
+    attempt: int
+    proposal: int | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "Job":
+        """The job of a trial's folder.
+
+        Raises:
+            InputError: `trial.json` is damaged.
+        """
+        file = folder / "trial.json"
+        try:
+            return cls(**read_json(file))
+        except (ValueError, TypeError) as error:
+            rule = f"is damaged ({error}); delete the folder to run this trial again"
+            raise InputError(rule, file=file) from None
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "trial.json", asdict(self))
+
+
+def say(folder: Path, word: Word, *, attempt: int) -> None:
+    """Leave a word for the worker, which looks after each of its reports."""
+    write_json(folder / "stop.json", {"attempt": attempt, "word": word})
+
+
+def heard(folder: Path, *, attempt: int) -> Word | None:
+    """The word for this attempt, if there is one."""
+    file = folder / "stop.json"
+    if not file.exists():
+        return None
+    found = read_json(file)
+    return found["word"] if found["attempt"] == attempt else None
+
+
+def lost(job: Job) -> Result:
+    """The record of an attempt whose worker died without a word."""
+    message = "the worker process died (out of memory, killed, or its machine is gone)"
+    return Result(
+        **asdict(job),
+        state="failed",
+        profile={},
+        metrics={},
+        history=[],
+        seconds=0.0,
+        started=now(),
+        ended=now(),
+        error={"type": "WorkerDied", "message": message, "traceback": "", "cause": "died"},
+    )
+
+
+def now() -> str:
+    """ISO 8601, UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Then nothing has failed: all goes on when there is space again.
+
+    SQLite, and with it Optuna, and whatever reaches us through Ray, say so in a text.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    texts = ("database or disk is full", os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    return any(text in str(error) for text in texts)

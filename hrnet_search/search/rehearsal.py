@@ -1,0 +1,81 @@
+"""What `run --dry-run` says: the trials that a study would run, without running or writing any."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..files import read_json_lines
+from ..result import LATENCY, Result, count, metric
+from ..rivals import RIVAL_KNOB
+from ..space import Value
+from ..study import Study
+from .proposals import Proposals
+
+SHOWN = 100  # trials of a grid
+FIRST = 10  # proposals of a sampler
+
+
+def rehearse(study: Study, folder: Path) -> str:
+    """The trials that are missing in a study's folder, in order, as text.
+
+    Args:
+        study: The study.
+        folder: `runs/<study>`, which need not be there.
+
+    Raises:
+        InputError: Records there are damaged.
+    """
+    ended = [Result.from_dict(record) for record in read_json_lines(folder / "results.jsonl")]
+    lines = _grid(study, ended) if study.search.is_grid else _search(study, ended)
+    return "\n".join([*lines, "Nothing was run."])
+
+
+def _grid(study: Study, ended: list[Result]) -> list[str]:
+    done = {(result.key, result.seed) for result in ended}
+    planned = [
+        (study.arm(params), seed, {} if _is_rival(params) else study.costs(params))
+        for seed in range(study.seeds)
+        for params in study.arms()
+        if (study.network(params).key, seed) not in done
+    ]
+    total = study.seeds * len(study.arms())
+    lines = [f"{study.name}: {len(planned)} of {total} trials would be run"]
+    lines += [f"  {arm}, seed {seed}{_costs(study, costs)}" for arm, seed, costs in planned[:SHOWN]]
+    return lines + _more(len(planned) - SHOWN, "trial")
+
+
+def _search(study: Study, ended: list[Result]) -> list[str]:
+    wanted = study.search.networks or 0
+    known = {result.proposal for result in ended}
+    line = (
+        f"{study.name}: {study.search.sampler} would propose up to {wanted - len(known)} of "
+        f"{count(wanted, 'network')}, {count(study.seeds, 'seed')} each"
+    )
+    if known:
+        return [f"{line}; what comes next depends on the {count(len(known), 'network')} so far"]
+    with tempfile.TemporaryDirectory() as scratch:
+        # What is measured is not measured here: a limit on it counts as met.
+        proposals = Proposals(Path(scratch) / "study.db", study, lambda _: {"latency": 0.0})
+        first = [proposals.next() for _ in range(min(wanted, FIRST))]
+    found = [proposal for proposal in first if proposal is not None]
+    lines = [line, "The first, before anything is known of them:"]
+    lines += [f"  {study.arm(p.params)}{_costs(study, study.costs(p.params))}" for p in found]
+    if LATENCY in study.space.limits:
+        lines.append(f"  ({LATENCY} is not measured here)")
+    if proposals.ended:
+        return [*lines, f"Then no more: {proposals.ended}"]
+    return lines + _more(wanted - FIRST, "network")
+
+
+def _is_rival(params: Mapping[str, Value]) -> bool:
+    return RIVAL_KNOB in params
+
+
+def _costs(study: Study, costs: dict[str, float]) -> str:
+    """The cost that the study compares by, if it is known by now."""
+    shown = metric(study.cost)
+    return f": {shown.show(costs[shown.key])} {shown.title}" if shown.key in costs else ""
+
+
+def _more(number: int, noun: str) -> list[str]:
+    return [f"  ... and {count(number, noun)} more"] if number > 0 else []
