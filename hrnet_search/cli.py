@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -25,17 +26,20 @@ if TYPE_CHECKING:
     from .study import Study
 
 DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+PROBLEMS = FAILED_TRIALS  # what doctor found
 
 EPILOG = """\
 start here:
   hrnet-search run studies/smoke.yaml              a whole study in under a minute
   hrnet-search run studies/fusion_ablation.yaml    the paper's Table 12, about five minutes
+  hrnet-search status fusion_ablation              how far it is, from another terminal
   hrnet-search profile w32                         what a network costs
   hrnet-search tables 1                            the paper's costs beside ours
   hrnet-search predict WINNER IMAGE --out DIR      what an exported network finds
 
-exit status: 0 done; 1 some trials failed (they are listed), or the winner could not be exported;
-2 the input was wrong (one line says what); 130 interrupted (run the same command again to continue)
+exit status: 0 done; 1 some trials failed (they are listed), the winner could not be exported, or
+doctor found a problem; 2 the input was wrong (one line says what); 130 interrupted (run the same
+command again to continue)
 """
 
 RUN_EPILOG = """\
@@ -75,6 +79,48 @@ also NAME_labels.png, the number of every pixel's class. For joints, boxes.json 
 are, [{"image": "crowd.jpg", "bbox": [x, y, width, height], "score": 0.9}, ...] in pixels ("score"
 may be left out); without --boxes every picture is one person. Of objects NAME.json has all that
 are found, NAME.png those of at least the score. DIR may not be a folder that is read from.
+"""
+
+STATUS_EPILOG = """\
+examples:
+  hrnet-search status fusion_ablation              by name, from another terminal
+  hrnet-search status studies/smoke.yaml --out ~/work
+  watch hrnet-search status fusion_ablation        again and again
+
+Says whether a driver is at work, or how the command goes on that continues the study. Reads
+runs/STUDY/ alone: a study that runs is not disturbed.
+"""
+
+LIST_EPILOG = """\
+examples:
+  hrnet-search list
+  hrnet-search list --out ~/work
+
+States: running; starting (its driver has not said anything yet); finished; interrupted, paused,
+stopped (hrnet-search status says why); gone (its driver was killed); not running (nobody has ever
+said). Folders that are no study, or are broken, are named below the table.
+"""
+
+CURVES_EPILOG = """\
+examples:
+  hrnet-search curves fusion_ablation              reports/fusion_ablation/curves.csv
+  hrnet-search curves fusion_ablation --to curves.csv
+  hrnet-search curves fusion_ablation --format tensorboard
+  tensorboard --logdir reports/fusion_ablation/tensorboard
+
+Trials that still run are there too. The CSV has a line per number: trial, arm, seed, state, step,
+name (loss, or a metric as a fraction), value. TensorBoard shows one run per trial; it wants
+`pip install tensorboard`. A folder given with --to must be new or empty.
+"""
+
+DOCTOR_EPILOG = """\
+examples:
+  hrnet-search doctor
+  hrnet-search doctor > doctor.txt                 to show to somebody
+
+A line per check: ok; warning, which may slow or stop large studies; or problem, which stops all.
+Both say what to do. Looks at the current folder too, so call it where studies will be run.
+Exit status: 0 without a problem, 1 with one.
 """
 
 TABLES_EPILOG = """\
@@ -204,6 +250,47 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
         raise InputError("no trial of an HRNet is complete yet", file=run)
     print(f"Exported: {folder}")
     return DONE
+
+
+def _status(options: argparse.Namespace, _: list[str]) -> int:
+    from .status import describe
+
+    run = _run_folder(options.study, options.out, marks=("study.yaml", "lock"))
+    print(describe(run, now=datetime.now(timezone.utc)))
+    return DONE
+
+
+def _list(options: argparse.Namespace, _: list[str]) -> int:
+    from .status import listing
+
+    print(listing(options.out / "runs"))
+    return DONE
+
+
+def _curves(options: argparse.Namespace, _: list[str]) -> int:
+    from .curves import read_curves, require_tensorboard, write_csv, write_tensorboard
+
+    run = _run_folder(options.study, options.out)
+    usual = options.out / "reports" / run.name
+    if options.format == "tensorboard":
+        require_tensorboard()  # before anything is read
+        place = options.to or usual / "tensorboard"
+        write_tensorboard(read_curves(run), place, anew=options.to is None)
+    else:
+        place = options.to or usual / "curves.csv"
+        write_csv(read_curves(run), place)
+    print(f"Curves: {place}")
+    return DONE
+
+
+def _doctor(_: argparse.Namespace, __: list[str]) -> int:
+    from .doctor import examine, line
+
+    levels = []
+    for name, finding in examine():
+        print(line(name, finding), flush=True)
+        levels.append(finding.level)
+    return PROBLEMS if "problem" in levels else DONE
 
 
 def _predict(options: argparse.Namespace, _: list[str]) -> int:
@@ -389,17 +476,24 @@ def _tables(options: argparse.Namespace, _: list[str]) -> int:
 def _find_run(study: str, out: Path) -> tuple[Path, Path]:
     """Folders of run and report of a study that was run, given its file or its name."""
     from .files import require_writable
-    from .study import load_study
 
-    path = Path(study)
-    name = load_study(path).name if path.suffix in (".yaml", ".yml") else study
-    run, reports = out / "runs" / name, out / "reports" / name
-    if not (run / "study.yaml").exists():
-        known = [p.parent.name for p in (out / "runs").glob("*/study.yaml")]
-        rule = f"has not been run in {out / 'runs'}"
-        raise InputError(rule, key="study", value=study, nearest=nearest_name(name, known))
+    run = _run_folder(study, out)
+    reports = out / "reports" / run.name
     require_writable(reports, key="--out")
     return run, reports
+
+
+def _run_folder(study: str, out: Path, *, marks: Sequence[str] = ("study.yaml",)) -> Path:
+    """Folder of a study that was run, given its file or its name; a file in it marks it as one."""
+    from .study import load_study
+
+    path, runs = Path(study), out / "runs"
+    name = load_study(path).name if path.suffix in (".yaml", ".yml") else study
+    if not any((runs / name / mark).exists() for mark in marks):
+        known = [p.parent.name for p in runs.glob("*/study.yaml")]
+        rule = f"has not been run in {runs}"
+        raise InputError(rule, key="study", value=study, nearest=nearest_name(name, known))
+    return runs / name
 
 
 class _Parser(argparse.ArgumentParser):
@@ -487,6 +581,31 @@ def _parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", "write a study's report again", _report)
     report.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
     _add_out(report)
+
+    status = _command(
+        commands, "status", "what a study is doing, while it runs or later", _status, STATUS_EPILOG
+    )
+    status.add_argument("study", metavar="STUDY", help="name or file of a study that was begun")
+    _add_out(status)
+
+    listed = _command(
+        commands, "list", "the studies in a folder, one line each", _list, LIST_EPILOG
+    )
+    _add_out(listed)
+
+    curves = _command(
+        commands, "curves", "write the learning curves of all trials", _curves, CURVES_EPILOG
+    )
+    curves.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
+    curves.add_argument("--format", choices=("csv", "tensorboard"), default="csv")
+    curves.add_argument(
+        "--to", type=Path, metavar="PATH", help="file, or folder (default: in reports/STUDY)"
+    )
+    _add_out(curves)
+
+    _command(
+        commands, "doctor", "check this installation, and say what to do", _doctor, DOCTOR_EPILOG
+    )
 
     export = _command(commands, "export", "write a trained network as plain PyTorch", _export)
     export.add_argument("study", metavar="STUDY", help="name or file of a study that was run")

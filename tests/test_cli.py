@@ -18,6 +18,7 @@ from hrnet_search.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "studies" / "smoke.yaml"
+BY_EXAMPLE = ("status", "list", "curves", "doctor")
 CAMVID = ROOT / "studies" / "camvid_fusion_ablation.yaml"
 
 
@@ -77,13 +78,18 @@ def test_validate_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
     assert min(times) < 1.0  # the fastest of three: the machine may be busy
 
 
-@pytest.mark.parametrize("command", [[], ["validate"], ["run"], ["report"], ["export"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], *([name] for name in ("validate", "run", "report", "export", *BY_EXAMPLE))],
+)
 def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     status, out, _ = said(capsys, *command, "--help")
     assert status == 0
     assert "hrnet-search" in out
     if command in ([], ["run"]):
         assert "hrnet-search run studies/fusion_ablation.yaml" in out
+    if command and command[0] in BY_EXAMPLE:
+        assert f"examples:\n  hrnet-search {command[0]}" in out
 
 
 @pytest.mark.parametrize(

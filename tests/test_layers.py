@@ -21,7 +21,7 @@ LAYERS = (
     ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
-        *("result", "stats", "progress", "strategy", "pareto"),
+        *("result", "stats", "progress", "strategy", "pareto", "status"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
@@ -29,7 +29,7 @@ LAYERS = (
     ),
     ("search",),
     ("report",),
-    ("export",),
+    ("export", "curves", "doctor"),
     ("cli",),
 )
 # Dotted module or package below hrnet_search -> the homes' own names.
@@ -51,8 +51,10 @@ HOMES = {
         "search.engine",
         "search.machines",
         "export",
+        "curves",  # writes TensorBoard's files
+        "doctor",  # tries whether it can be imported, as with those below
     ),
-    "torchvision": ("baselines", "detectors", "tasks"),
+    "torchvision": ("baselines", "detectors", "tasks", "doctor"),
     "timm": ("baselines",),
     "segmentation_models_pytorch": ("baselines",),
     "fvcore": ("profiling",),
@@ -61,8 +63,9 @@ HOMES = {
     "onnxruntime": ("profiling",),
     "onnxscript": ("profiling",),
     "pycocotools": ("tasks",),
-    "ray": ("search",),
-    "optuna": ("search",),
+    "ray": ("search", "doctor"),
+    "optuna": ("search", "doctor"),
+    "packaging": ("doctor",),
     "plotly": ("report",),
     "pandas": ("report",),
     "jinja2": ("report",),
