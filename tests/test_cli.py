@@ -77,7 +77,7 @@ def test_validate_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
     assert min(times) < 1.0  # the fastest of three: the machine may be busy
 
 
-@pytest.mark.parametrize("command", [[], ["validate"], ["run"], ["report"], ["export"]])
+@pytest.mark.parametrize("command", [[], ["validate"], ["plan"], ["run"], ["report"], ["export"]])
 def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     status, out, _ = said(capsys, *command, "--help")
     assert status == 0

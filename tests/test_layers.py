@@ -49,6 +49,7 @@ HOMES = {
         "predict",
         "search.trial",
         "search.engine",
+        "search.forecast",
         "export",
     ),
     "torchvision": ("baselines", "detectors", "tasks"),

@@ -90,7 +90,7 @@ def run_study(
     require_writable(folder, key="--out")
     ready = None
     if fresh or not (folder / "study.db").exists():
-        ready = _check(study, console)  # what is refused changes nothing
+        ready = check(study, console)  # what is refused changes nothing
     if fresh and (kept := set_aside(folder)):
         console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
     with Ledger(folder, study) as ledger:
@@ -99,7 +99,7 @@ def run_study(
         missing = total - len(ended)
         if missing:
             jobs = jobs or _default_jobs(study.train.processes)
-            ready = ready or _check(study, console)
+            ready = ready or check(study, console)
             _make_ready(ledger, ready, jobs, command, console)
             ledger.keep_study()
             ledger.plan()
@@ -148,7 +148,7 @@ class Ready:
     pretrained: str | None
 
 
-def _check(study: Study, console: Console) -> Ready:
+def check(study: Study, console: Console) -> Ready:
     """Prepare the data, and try whatever could be refused later.
 
     Raises:

@@ -10,7 +10,7 @@ from rich.console import Console
 from hrnet_search.baselines import network
 from hrnet_search.errors import InputError
 from hrnet_search.search import engine
-from hrnet_search.search.engine import _check, _check_gpus, _check_networks, _resources, run_study
+from hrnet_search.search.engine import _check_gpus, _check_networks, _resources, run_study
 from hrnet_search.study import Study, load_study
 from hrnet_search.weights import save_weights
 
@@ -91,7 +91,7 @@ def test_steps_of_a_trial_follow_from_the_data() -> None:
     train = study.train.model_validate(
         {"epochs": 3, "batch_size": 8, "lr": 1e-3, "precision": "float32"}
     )
-    ready = _check(study.model_copy(update={"train": train}), Console(quiet=True))
+    ready = engine.check(study.model_copy(update={"train": train}), Console(quiet=True))
     assert ready.steps == 8  # 3 x 20 samples in batches of 8
     assert ready.pretrained is None
 
@@ -99,9 +99,9 @@ def test_steps_of_a_trial_follow_from_the_data() -> None:
 def test_the_validation_data_must_have_what_the_study_compares_by() -> None:
     # Drawn people of 32 x 32 pixels are not large, which is from 96 x 96 on.
     size = "data.input_size=[32, 32]"
-    _check(smoke(size, "objectives=[metrics.ap, profile.macs]"), Console(quiet=True))
+    engine.check(smoke(size, "objectives=[metrics.ap, profile.macs]"), Console(quiet=True))
     with pytest.raises(InputError, match="nothing that it can be measured on") as caught:
-        _check(smoke(size, "objectives=[metrics.apl, profile.macs]"), Console(quiet=True))
+        engine.check(smoke(size, "objectives=[metrics.apl, profile.macs]"), Console(quiet=True))
     assert (caught.value.key, caught.value.value) == ("objectives.0", "metrics.apl")
 
 
@@ -133,10 +133,10 @@ def test_images_must_be_large_enough_for_every_network(
             picture.save(tmp_path / name / "1.png")
             picture.convert("L").save(tmp_path / f"{name}annot" / "1.png")
         if height == 16:
-            assert _check(study, Console(quiet=True)).steps == 2
+            assert engine.check(study, Console(quiet=True)).steps == 2
             continue
         with pytest.raises(InputError, match=r"40x15; networks of the study take 16x16 or more"):
-            _check(study, Console(quiet=True))
+            engine.check(study, Console(quiet=True))
 
 
 def test_no_more_processes_than_gpus() -> None:
