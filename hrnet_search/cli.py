@@ -33,13 +33,14 @@ start here:
   hrnet-search run studies/smoke.yaml              a whole study in under a minute
   hrnet-search run studies/fusion_ablation.yaml    the paper's Table 12, about five minutes
   hrnet-search status fusion_ablation              how far it is, from another terminal
+  hrnet-search plan studies/fusion_ablation.yaml   how long a study will take, before it is run
   hrnet-search profile w32                         what a network costs
   hrnet-search tables 1                            the paper's costs beside ours
   hrnet-search predict WINNER IMAGE --out DIR      what an exported network finds
 
-exit status: 0 done; 1 some trials failed (they are listed), the winner could not be exported, or
-doctor found a problem; 2 the input was wrong (one line says what); 130 interrupted (run the same
-command again to continue)
+exit status: 0 done; 1 some trials failed (they are listed), the winner could not be exported, a
+network could not be measured, or doctor found a problem; 2 the input was wrong (one line says what);
+130 interrupted (run the same command again to continue)
 """
 
 RUN_EPILOG = """\
@@ -53,6 +54,17 @@ A study that exists is continued: what is finished is kept, what was cut off goe
 checkpoint (train.checkpoint_minutes), or else starts again.
 More `seeds` add trials. Texts, the reference, data.root, data.cache_gib, train.workers and
 train.checkpoint_minutes may change freely; any other change wants --fresh or another name.
+"""
+
+PLAN_EPILOG = """\
+examples:
+  hrnet-search plan studies/fusion_ablation.yaml
+  hrnet-search plan studies/fusion_ablation.yaml --set train.steps=20000 --jobs 1
+  hrnet-search plan studies/camvid_fusion_ablation.yaml --set data.root=~/data/camvid
+
+The cheapest, a middle and the dearest network are trained for a few steps on the study's own data
+and evaluated once, each alone; the time of the others follows from their multiply-adds. Data is
+prepared as by `run`; nothing is written to runs/. Finished trials of a grid are not counted again.
 """
 
 PROFILE_EPILOG = """\
@@ -227,6 +239,24 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         print(f"{study.name}: {outcome.reason}", file=sys.stderr)
     status = _finish(outcome.folder, reports)
     return FAILED_TRIALS if outcome.ending == "stopped" else status
+
+
+def _plan(options: argparse.Namespace, _: list[str]) -> int:
+    from rich.console import Console
+
+    from .study import load_study
+
+    study = load_study(options.study, options.set)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in `run`
+    from .search.forecast import NotMeasured, forecast
+
+    try:
+        console = Console(stderr=True)
+        print(forecast(study, out=options.out, jobs=options.jobs, console=console))
+    except NotMeasured as error:
+        print(f"hrnet-search: {error}", file=sys.stderr)
+        return FAILED_TRIALS
+    return DONE
 
 
 def _report(options: argparse.Namespace, _: list[str]) -> int:
@@ -542,6 +572,18 @@ def _parser() -> argparse.ArgumentParser:
         "--quiet", action="store_true", help="show no progress: only what failed, and the report"
     )
     _add_out(run)
+
+    plan = _command(
+        commands,
+        "plan",
+        "how long a study will take and how much memory it needs, from a few measured steps",
+        _plan,
+        PLAN_EPILOG,
+    )
+    plan.add_argument("study", type=Path, metavar="STUDY", help="the study's YAML file")
+    _add_set(plan)
+    plan.add_argument("--jobs", type=_count, help="trials at a time (default: as `run` has it)")
+    _add_out(plan)
 
     profile = _command(
         commands,

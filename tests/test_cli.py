@@ -80,7 +80,7 @@ def test_validate_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], *([name] for name in ("validate", "run", "report", "export", *BY_EXAMPLE))],
+    [[], *([name] for name in ("validate", "plan", "run", "report", "export", *BY_EXAMPLE))],
 )
 def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     status, out, _ = said(capsys, *command, "--help")

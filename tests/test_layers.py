@@ -50,6 +50,7 @@ HOMES = {
         "search.trial",
         "search.engine",
         "search.machines",
+        "search.forecast",
         "export",
         "curves",  # writes TensorBoard's files
         "doctor",  # tries whether it can be imported, as with those below

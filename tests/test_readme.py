@@ -44,7 +44,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_readme_shows_every_command() -> None:
-    shown = {"validate", "run", "report", "export", "profile", "tables", "predict"}
+    shown = {"validate", "plan", "run", "report", "export", "profile", "tables", "predict"}
     shown |= {"status", "list", "curves", "doctor"}
     assert {words[1] for words in commands()} == shown
 

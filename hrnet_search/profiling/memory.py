@@ -100,10 +100,10 @@ def _in_new_process() -> None:
     small = nn.Conv2d(3, 8, 3)  # loads what the libraries load once
     _run(small, torch.zeros(1, 3, 8, 8), True)
     taken = image(input_size)
-    before = _resident("VmRSS:")
+    before = resident("VmRSS:")
     _run_as_trained(net, taken, training)
     held = sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
-    print(held + taken.nbytes + max(0, _resident("VmHWM:") - before))
+    print(held + taken.nbytes + max(0, resident("VmHWM:") - before))
 
 
 def _run(net: nn.Module, taken: Tensor, training: bool) -> None:
@@ -160,13 +160,13 @@ class _PeakTracker(TorchDispatchMode):
 
 def _lack(estimate: int) -> str:
     """Why a pass that is estimated so is not run for real; empty if it fits or nobody knows."""
-    free = _free_bytes()
+    free = free_bytes()
     if free is None or 1.5 * estimate <= free:  # scratch memory comes on top
         return ""
     return f"needs more than {mib(estimate)} MiB, {mib(free)} are free"
 
 
-def _free_bytes() -> int | None:
+def free_bytes() -> int | None:
     """Memory that is free or can be made free, if the system tells."""
     try:
         return _kibibytes("/proc/meminfo", "MemAvailable:")
@@ -174,7 +174,7 @@ def _free_bytes() -> int | None:
         return None
 
 
-def _resident(entry: str) -> int:
+def resident(entry: str) -> int:
     """Bytes of this process now ("VmRSS:") or at most ("VmHWM:"); without /proc the latter.
 
     `getrusage` is no use where /proc is: a new process inherits its parent's peak there.

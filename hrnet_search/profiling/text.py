@@ -33,7 +33,7 @@ def _counts(counts: Sequence[Count]) -> list[str]:
         cells = (*(f"{n:,}" for n in numbers), f"{(c.conv + c.linear) / PAPER_GFLOP:.3f}")
         rows.append((c.tool, *(("-",) * len(cells) if c.missing else cells)))
     notes = [f"{c.tool}: {c.missing or c.note}" for c in counts if c.missing or c.note]
-    return _table("Multiply-adds of a forward pass", header, rows, notes)
+    return table("Multiply-adds of a forward pass", header, rows, notes)
 
 
 def _operators(counts: Sequence[Count]) -> list[str]:
@@ -44,7 +44,7 @@ def _operators(counts: Sequence[Count]) -> list[str]:
             rows.append((c.tool, "counts", counted))
         if c.skipped:
             rows.append(("", "skips", _skipped(c.skipped)))
-    return _table("Operators", ("counter", "", "operators"), rows, [])
+    return table("Operators", ("counter", "", "operators"), rows, [])
 
 
 def _skipped(skipped: Mapping[str, int]) -> str:
@@ -60,7 +60,7 @@ def _memory(memory: Sequence[Memory]) -> list[str]:
     ]
     methods = dict.fromkeys(row.method for row in memory)
     notes = [f"{method}: {METHODS[method]}" for method in methods]
-    return _table("Peak memory, one image in float32", ("step", "method", "MiB"), rows, notes)
+    return table("Peak memory, one image in float32", ("step", "method", "MiB"), rows, notes)
 
 
 def _latency(latencies: Sequence[Latency], machine: str) -> list[str]:
@@ -74,10 +74,10 @@ def _latency(latencies: Sequence[Latency], machine: str) -> list[str]:
         passes = (str(row.repeats), str(row.warm_up))
         rows.append((row.backend, f"{1e3 * row.median:.2f}", f"{low} to {high}", *passes))
     notes = [f"{row.backend}: {row.missing}" for row in latencies if row.missing]
-    return _table("Latency of one image, one thread of the CPU", header, rows, [machine, *notes])
+    return table("Latency of one image, one thread of the CPU", header, rows, [machine, *notes])
 
 
-def _table(title: str, header: Row, rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
+def table(title: str, header: Row, rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
     """Columns under each other, numbers to the right, words to the left, and the notes below."""
     columns = list(zip(*rows, strict=True))
     numeric = [all(cell[:1].isdigit() or cell in ("-", "") for cell in c) for c in columns]

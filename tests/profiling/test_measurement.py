@@ -48,7 +48,7 @@ def test_each_step_is_told_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(memory, "peak_memory", runs("meta device", MIB))
     monkeypatch.setattr(memory, "_tensor_peak", runs("tensors", MIB))
     monkeypatch.setattr(memory, "_process_peak", runs("process", MIB))
-    monkeypatch.setattr(memory, "_free_bytes", lambda: None)
+    monkeypatch.setattr(memory, "free_bytes", lambda: None)
     monkeypatch.setattr(latency, "EAGER", dict(list(EAGER.items())[:1]))
     monkeypatch.setattr(latency, "_eager_times", runs("eager", (1, [1.0])))
     monkeypatch.setattr(latency, "attempt", lambda run, *packages: run())
@@ -70,7 +70,7 @@ def test_what_needs_a_pass_that_does_not_fit_is_missing(monkeypatch: pytest.Monk
     def fail(*_: object) -> Any:
         raise AssertionError("a pass on real tensors")
 
-    monkeypatch.setattr(memory, "_free_bytes", lambda: 1000)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
     for module in (counters, latency, memory):
         monkeypatch.setattr(module, "real_copy", fail)
     heard: list[str] = []

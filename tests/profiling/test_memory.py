@@ -85,7 +85,7 @@ def test_a_pass_in_a_new_process_takes_what_its_tensors_take_and_more() -> None:
 
 
 def test_what_does_not_fit_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_free_bytes", lambda: 1000)
+    monkeypatch.setattr(module, "free_bytes", lambda: 1000)
     rows = [row for row in peaks(network("v1"), (64, 64)) if row.method != "meta device"]
     assert [row.nbytes for row in rows] == [None] * 4
     assert all(row.missing.startswith("needs more than ") for row in rows)
