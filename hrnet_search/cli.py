@@ -39,8 +39,8 @@ start here:
   hrnet-search predict WINNER IMAGE --out DIR      what an exported network finds
 
 exit status: 0 done; 1 some trials failed (they are listed), the winner could not be exported, a
-network could not be measured, or doctor found a problem; 2 the input was wrong (one line says what);
-130 interrupted (run the same command again to continue)
+network could not be measured, or doctor found a problem; 2 the input was wrong (one line says
+what); 130 interrupted (run the same command again to continue)
 """
 
 RUN_EPILOG = """\

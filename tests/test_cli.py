@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,18 +63,13 @@ def test_validate_says_what_each_file_is(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
-def test_validate_takes_less_than_a_second_and_loads_nothing_heavy() -> None:
+def test_validate_loads_nothing_heavy() -> None:
     script = (
         "import sys; from hrnet_search.cli import main; status = main(sys.argv[1:]);"
         "heavy = {'torch', 'ray', 'optuna', 'pandas', 'plotly'} & set(sys.modules);"
         "sys.exit(f'loaded {heavy}' if heavy else status)"
     )
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", script, "validate", str(SMOKE)], check=True)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.0  # the fastest of three: the machine may be busy
+    subprocess.run([sys.executable, "-c", script, "validate", str(SMOKE)], check=True)
 
 
 @pytest.mark.parametrize(
