@@ -179,7 +179,7 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _predict(options: argparse.Namespace, _: list[str]) -> int:
-    from .drawing import DRAWN_SCORE
+    from .drawing import DRAWN_SCORE, drawn_objects
     from .files import require_writable
     from .predict import check_out, find_images, open_winner, plan, predict, read_people
 
@@ -190,15 +190,19 @@ def _predict(options: argparse.Namespace, _: list[str]) -> int:
     if options.score is not None and winner.task != "detection":
         rule = f"is for networks that find objects; this one is for {winner.task}"
         raise InputError(rule, key="--score", value=options.score)
-    score = DRAWN_SCORE if options.score is None else options.score
+    detector = winner.detector
+    score = detector.least_drawn(options.score, usual=DRAWN_SCORE) if detector else DRAWN_SCORE
     people = read_people(options.boxes) if options.boxes else None
     images = find_images(options.images, winner)
     check_out(options.out, winner, [*images, *([options.boxes] if options.boxes else [])])
     jobs = plan(images, people)
     require_writable(options.out, key="--out")
     with _bar("Predicting") as advance:
-        predict(winner, jobs, options.out, advance, score=score)
-    print(f"Predictions: {options.out}  ({len(jobs)} {'images' if len(jobs) > 1 else 'image'})")
+        scores = predict(winner, jobs, options.out, advance, score=score)
+    seen = f"{len(jobs)} {'images' if len(jobs) > 1 else 'image'}"
+    if detector:
+        seen += f", {drawn_objects(scores, least=score)}"
+    print(f"Predictions: {options.out}  ({seen})")
     return DONE
 
 

@@ -397,8 +397,9 @@ def test_the_example_finds_and_draws_the_objects_that_predict_does(
     least = median(one["score"] for one in record["objects"])
     predict(open_winner(detection_winner), plan([photo]), tmp_path, score=least)
     arguments = [str(photo), "--out", "drawing.png", "--score", str(least)]
-    jobs = json.dumps([(str(detection_winner), arguments)])
-    (said,) = json.loads(isolated(EXAMPLES, jobs, OTHERS, cwd=tmp_path))
+    calls = (arguments, [str(photo), "--out", "not.png", "--score", "0.04"])
+    jobs = json.dumps([(str(detection_winner), call) for call in calls])
+    said, refused = json.loads(isolated(EXAMPLES, jobs, OTHERS, cwd=tmp_path))
     lines = [
         f"{one['class']:15s} x {x:6.1f}  y {y:6.1f}  width {width:6.1f}  height {height:6.1f}"
         f"  score {one['score']:.3f}"
@@ -408,8 +409,14 @@ def test_the_example_finds_and_draws_the_objects_that_predict_does(
     ]
     assert 0 < len(lines) < len(record["objects"])
     assert said.splitlines()[:-1] == lines
+    highest = max(one["score"] for one in record["objects"])
+    seen = f"{len(lines)} objects of score {least} or more, highest score {highest:.3f}"
+    assert said.splitlines()[-1] == f"{tmp_path / 'drawing.png'} shows {seen}"
     drawn, expected = (Image.open(tmp_path / name) for name in ("drawing.png", "photo.png"))
     assert drawn.tobytes() == expected.tobytes()
+    rule = "must be 0.05 or more, the least score of what this network finds"
+    assert refused == f"--score: 0.04: {rule}"
+    assert not (tmp_path / "not.png").exists()
 
 
 def test_the_example_refuses_what_is_no_image(
