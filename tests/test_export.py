@@ -80,6 +80,20 @@ def test_there_is_no_winner_without_a_complete_trial() -> None:
     assert choose_winner([result(0, "a", 0, None)], "metrics.ap") is None
 
 
+def test_a_network_that_has_learnt_nothing_is_exported_but_not_praised() -> None:
+    """So that every command works after a few steps, of which the smoke study has no more."""
+    results = [result(n, arm, 0, 0.0) for n, arm in enumerate("ab")]
+    chosen = choose_winner(results, "metrics.ap")
+    assert chosen == results[0]
+    study = load_study(ROOT / "studies" / "smoke.yaml")
+    nothing = "This network has learnt nothing: its AP is 0. It shows how an exported network"
+    flatter = "The figures are those of one seed on the validation data it was chosen on"
+    for ap, words in ((0.0, nothing), (0.001, flatter)):
+        trained = replace(result(0, "a", 0, ap), environment={"versions": {"torch": "1"}})
+        card = export._card(study, trained, "v1")
+        assert [text in card for text in (nothing, flatter)] == [words == nothing, words == flatter]
+
+
 def make_run(run: Path, study: Study, *, seed: int = 0) -> Path:
     """A run of one trial whose weights are the initial ones, BatchNorm statistics stirred."""
     data = prepare(study, lambda done, total: None)

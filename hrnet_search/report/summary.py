@@ -35,7 +35,7 @@ DRAWN = {  # by the package: what, and how they are shown
 
 def summary(run: Run) -> str:
     """What was trained, how often, where; the best arm; what became of the paper's order."""
-    parts = [_what(run), _how_often(run), _where(run), _best(run), _order(run), _differences(run)]
+    parts = [_what(run), _how_often(run), _where(run), *_outcome(run)]
     return " ".join(part for part in parts if part)
 
 
@@ -83,6 +83,16 @@ def _where(run: Run) -> str:
     elif found.get("threads_per_trial"):
         parts.append(f"{count(found['threads_per_trial'], 'thread')} per trial")
     return f"Trained on: {', '.join(map(str, parts))}." if parts else ""
+
+
+def _outcome(run: Run) -> list[str]:
+    """The best arm and what became of the paper's order, if there is anything to compare."""
+    shown = metric(run.study.accuracy)
+    complete = [result for result in run.results if result.state == "complete"]
+    if complete and all(result.learnt_nothing(shown.key) for result in complete):
+        every = f"{shown.label} is 0 in every complete trial"
+        return [f"Nothing was learnt: {every}, so no network is the best."]
+    return [_best(run), _order(run), _differences(run)]
 
 
 def _best(run: Run) -> str:
