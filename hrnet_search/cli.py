@@ -213,13 +213,18 @@ def _finish(run: Path, out: Path) -> int:
     """
     from .files import read_json_lines
     from .report import write_report
+    from .report.frame import read_run
+    from .report.summary import learnt_nothing
 
     results = read_json_lines(run / "results.jsonl")
     failed = [result for result in results if result["state"] == "failed"]
     winner, trouble = _exported(run, out) if len(failed) < len(results) else (None, "")
     print(f"Report: {write_report(run, out)}")
     if winner is not None:
-        print(f"Winner: {winner}  ({sys.executable} {winner / 'example.py'} draws a prediction)")
+        title = (
+            "Nothing was learnt; a network to try" if learnt_nothing(read_run(run)) else "Winner"
+        )
+        print(f"{title}: {winner}  ({sys.executable} {winner / 'example.py'} draws a prediction)")
     for result in failed:
         error = result["error"]
         where = run / "trials" / f"{result['trial']:05d}" / "result.json"

@@ -39,6 +39,12 @@ def summary(run: Run) -> str:
     return " ".join(part for part in parts if part)
 
 
+def learnt_nothing(run: Run) -> bool:
+    """Whether there are complete trials, and each of them is at 0."""
+    complete = [result for result in run.results if result.state == "complete"]
+    return bool(complete) and all(r.learnt_nothing(run.study.accuracy) for r in complete)
+
+
 def progress(run: Run) -> str:
     """As in "6 of 9 trials complete, 1 failed"."""
     states = Counter(result.state for result in run.results)
@@ -88,8 +94,7 @@ def _where(run: Run) -> str:
 def _outcome(run: Run) -> list[str]:
     """The best arm and what became of the paper's order, if there is anything to compare."""
     shown = metric(run.study.accuracy)
-    complete = [result for result in run.results if result.state == "complete"]
-    if complete and all(result.learnt_nothing(shown.key) for result in complete):
+    if learnt_nothing(run):
         every = f"{shown.label} is 0 in every complete trial"
         return [f"Nothing was learnt: {every}, so no network is the best."]
     return [_best(run), _order(run), _differences(run)]
