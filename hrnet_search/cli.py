@@ -324,7 +324,7 @@ def _doctor(_: argparse.Namespace, __: list[str]) -> int:
 
 
 def _predict(options: argparse.Namespace, _: list[str]) -> int:
-    from .drawing import DRAWN_SCORE
+    from .drawing import DRAWN_SCORE, drawn_objects
     from .files import require_writable
     from .predict import check_out, find_images, open_winner, plan, predict, read_people
 
@@ -335,15 +335,19 @@ def _predict(options: argparse.Namespace, _: list[str]) -> int:
     if options.score is not None and winner.task != "detection":
         rule = f"is for networks that find objects; this one is for {winner.task}"
         raise InputError(rule, key="--score", value=options.score)
-    score = DRAWN_SCORE if options.score is None else options.score
+    detector = winner.detector
+    score = detector.least_drawn(options.score, usual=DRAWN_SCORE) if detector else DRAWN_SCORE
     people = read_people(options.boxes) if options.boxes else None
     images = find_images(options.images, winner)
     check_out(options.out, winner, [*images, *([options.boxes] if options.boxes else [])])
     jobs = plan(images, people)
     require_writable(options.out, key="--out")
     with _bar("Predicting") as advance:
-        predict(winner, jobs, options.out, advance, score=score)
-    print(f"Predictions: {options.out}  ({len(jobs)} {'images' if len(jobs) > 1 else 'image'})")
+        scores = predict(winner, jobs, options.out, advance, score=score)
+    seen = f"{len(jobs)} {'images' if len(jobs) > 1 else 'image'}"
+    if detector:
+        seen += f", {drawn_objects(scores, least=score)}"
+    print(f"Predictions: {options.out}  ({seen})")
     return DONE
 
 
@@ -354,13 +358,18 @@ def _finish(run: Path, out: Path) -> int:
     """
     from .files import read_json_lines
     from .report import write_report
+    from .report.frame import read_run
+    from .report.summary import learnt_nothing
 
     results = read_json_lines(run / "results.jsonl")
     failed = [result for result in results if result["state"] == "failed"]
     winner, trouble = _exported(run, out) if len(failed) < len(results) else (None, "")
     print(f"Report: {write_report(run, out)}")
     if winner is not None:
-        print(f"Winner: {winner}  ({sys.executable} {winner / 'example.py'} draws a prediction)")
+        title = (
+            "Nothing was learnt; a network to try" if learnt_nothing(read_run(run)) else "Winner"
+        )
+        print(f"{title}: {winner}  ({sys.executable} {winner / 'example.py'} draws a prediction)")
     for result in failed:
         error = result["error"]
         where = run / "trials" / f"{result['trial']:05d}" / "result.json"

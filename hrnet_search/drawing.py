@@ -198,6 +198,18 @@ class _Object:
         return (right - left) * (bottom - top)
 
 
+def drawn_objects(scores: Sequence[float], *, least: float) -> str:
+    """As in "0 objects of score 0.3 or more, highest score 0.120".
+
+    Args:
+        scores: Of all objects that were found.
+        least: That of an object that is drawn.
+    """
+    drawn = sum(score >= least for score in scores)
+    highest = f"highest score {max(scores):.3f}" if scores else "and none of less"
+    return f"{drawn} {'object' if drawn == 1 else 'objects'} of score {least} or more, {highest}"
+
+
 def draw_objects(
     picture: Image.Image,
     boxes: Sequence[Sequence[float]],

@@ -65,7 +65,8 @@ save_file({str(n): tensor.contiguous() for n, tensor in enumerate(outputs)}, fou
 def choose_winner(results: Sequence[Result], key: str) -> Result | None:
     """The best seed of the arm with the best mean, among the arms trained with most seeds.
 
-    Networks of others are left out: what is exported is an HRNet.
+    Networks of others are left out: what is exported is an HRNet. Where nothing was learnt it is
+    the first, for its folder shows how one is used; the folder and the report do not praise it.
 
     Args:
         results: Results of one study.
@@ -324,10 +325,23 @@ Pillow).
 
 With hrnet-search installed, `hrnet-search predict FOLDER IMAGE... --out DIR` does many pictures.
 
-The figures are those of one seed on the validation data it was chosen on, so they flatter; the
-study's report has the mean and interval of its arm.
+{_worth(study, result)}
 
 Loaded in a process without hrnet-search, this folder gave the trained network's outputs bit for
 bit on `sample.png`. Trained with {versions}.
 Architecture: `{json.dumps(result.params)}`.
 """
+
+
+def _worth(study: Study, result: Result) -> str:
+    """How far its figures can be trusted, for its README."""
+    if result.learnt_nothing(study.accuracy):
+        label = METRICS[study.accuracy].label
+        return (
+            f"This network has learnt nothing: its {label} is 0. It shows how an exported network\n"
+            "is used, and is not the best of its study."
+        )
+    return (
+        "The figures are those of one seed on the validation data it was chosen on, so they "
+        "flatter; the\nstudy's report has the mean and interval of its arm."
+    )

@@ -124,6 +124,23 @@ class DetectorSpec:
     def masks(self) -> bool:
         return FRAMEWORKS[self.framework].masks
 
+    def least_drawn(self, asked: float | None, *, usual: float) -> float:
+        """Least score of an object that is drawn.
+
+        Args:
+            asked: What `--score` says, or None.
+            usual: Otherwise it is this, or more if the detector finds nothing so unsure.
+
+        Raises:
+            InputError: Less is asked for than the detector finds.
+        """
+        if asked is None:
+            return max(usual, self.score)
+        if not asked >= self.score:  # nor is NaN
+            rule = f"must be {self.score} or more, the least score of what this network finds"
+            raise InputError(rule, key="--score", value=asked)
+        return asked
+
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
         return {**values, "anchor_ratios": list(self.anchor_ratios)}

@@ -359,7 +359,7 @@ def predict(
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     score: float = DRAWN_SCORE,
-) -> None:
+) -> list[float]:
     """Write a drawing and a JSON file for each image, and for segmentation its classes.
 
     Args:
@@ -369,12 +369,15 @@ def predict(
         progress: Called with images done and images in all.
         score: Least score of an object that is drawn; the JSON file has all of them.
 
+    Returns:
+        The scores of all objects that were found in all images; other tasks find none.
+
     Raises:
         InputError: The weights do not fit, or an image is broken; earlier results stay.
     """
     from .tasks.images import decode
 
-    finder = Finder(winner, score=score)
+    finder, scores = Finder(winner, score=score), list[float]()
     for done, job in enumerate(jobs, start=1):
         pixels = decode(job.image.read_bytes(), file=job.image, kind="image")
         picture = Image.fromarray(pixels)
@@ -386,7 +389,9 @@ def predict(
             buffer = io.BytesIO()
             drawn.save(buffer, "PNG")
             write_atomic(out / f"{job.name}{end}", buffer.getvalue())
+        scores += [found["score"] for found in record.get("objects", ())]
         progress(done, len(jobs))
+    return scores
 
 
 def _check_boxes(job: Job, picture: Image.Image) -> None:

@@ -222,3 +222,7 @@ class Result:
         """The number under a dotted key of `METRICS`, or None if it was not measured."""
         group, name = key.split(".", 1)
         return getattr(self, group).get(name)
+
+    def learnt_nothing(self, key: str) -> bool:
+        """Whether the metric is exactly 0, and that is its worst: of an error it is the best."""
+        return self.value(key) == 0 and metric(key).direction == "maximize"

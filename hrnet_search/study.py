@@ -19,7 +19,7 @@ from .blueprint import canonical, check_input
 from .cost import cost
 from .errors import InputError, nearest_name
 from .files import write_json
-from .frameworks import DetectorSpec
+from .frameworks import FRAMEWORKS, DetectorSpec
 from .paper import TABLES
 from .reading import (
     PATHS,
@@ -208,7 +208,8 @@ class Study(Strict):
     def _check_detection(self, task: DetectionTask) -> None:
         detector = task.detector(self.num_outputs)
         if detector.masks and self.data.kind == "voc_detection":
-            rule = "learns masks, which Pascal VOC does not have"
+            without = ", ".join(name for name, one in FRAMEWORKS.items() if not one.masks)
+            rule = f"learns masks, which Pascal VOC does not have; {without} need none"
             raise InputError(rule, key="task.framework", value=task.framework)
         if self.rivals:
             self._check_detection_rivals(task)

@@ -14,6 +14,8 @@ from hrnet_search.arch import hrnet
 from hrnet_search.cli import main
 from hrnet_search.cost import cost
 from hrnet_search.errors import InputError
+from hrnet_search.result import Result
+from hrnet_search.study import dump_study, load_study
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "studies" / "smoke.yaml"
@@ -200,6 +202,33 @@ def test_the_report_is_written_even_if_the_export_fails(
     out, err = capsys.readouterr()
     assert out == f"Report: {tmp_path / 'out' / 'index.html'}\n"
     assert err == f"not exported: {' '.join(str(error).split())}\n"
+
+
+@pytest.mark.parametrize(
+    ("ap", "title"), [(0.0, "Nothing was learnt; a network to try"), (0.001, "Winner")]
+)
+def test_no_winner_is_named_where_nothing_was_learnt(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ap: float,
+    title: str,
+) -> None:
+    monkeypatch.setattr(export, "export_winner", lambda run, out: out / "winner")
+    monkeypatch.setattr(report, "write_report", lambda run, out: out / "index.html")
+    study = load_study(SMOKE)
+    (tmp_path / "study.yaml").write_text(dump_study(study))
+    params = study.arms()[0]
+    record = Result(
+        study="smoke", trial=0, state="complete", arm=study.arm(params), params=params, seed=0,
+        key="", arch={}, profile={}, metrics={"ap": ap}, history=[], seconds=1.0, attempt=1,
+        started="",
+    )  # fmt: skip
+    (tmp_path / "results.jsonl").write_text(json.dumps(record.to_dict()) + "\n")
+    assert cli._finish(tmp_path, tmp_path) == 0
+    example = f"{sys.executable} {tmp_path / 'winner' / 'example.py'} draws a prediction"
+    said = f"{title}: {tmp_path / 'winner'}  ({example})"
+    assert capsys.readouterr() == (f"Report: {tmp_path / 'index.html'}\n{said}\n", "")
 
 
 # --- profile and tables --------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hrnet_search.drawing import (
     draw_objects,
     draw_people,
     draw_scores,
+    drawn_objects,
     palette,
 )
 from hrnet_search.joints import COCO
@@ -373,6 +374,21 @@ def test_boxes_without_area_and_at_the_pictures_edge_do_no_harm() -> None:
     assert drawn.height == 480
     assert coloured(picture) == 0
     assert draw_objects(picture, [], [], [], KINDS).tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("scores", "least", "text"),
+    [
+        ([0.97, 0.3, 0.29], 0.3, "2 objects of score 0.3 or more, highest score 0.970"),
+        ([0.5, 0.2], 0.5, "1 object of score 0.5 or more, highest score 0.500"),
+        ([0.06, 0.12], 0.3, "0 objects of score 0.3 or more, highest score 0.120"),
+        ([], 0.3, "0 objects of score 0.3 or more, and none of less"),
+    ],
+)
+def test_nothing_drawn_is_told_from_nothing_found(
+    scores: list[float], least: float, text: str
+) -> None:
+    assert drawn_objects(scores, least=least) == text
 
 
 # --- scores --------------------------------------------------------------------------------------

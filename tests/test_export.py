@@ -80,6 +80,20 @@ def test_there_is_no_winner_without_a_complete_trial() -> None:
     assert choose_winner([result(0, "a", 0, None)], "metrics.ap") is None
 
 
+def test_a_network_that_has_learnt_nothing_is_exported_but_not_praised() -> None:
+    """So that every command works after a few steps, of which the smoke study has no more."""
+    results = [result(n, arm, 0, 0.0) for n, arm in enumerate("ab")]
+    chosen = choose_winner(results, "metrics.ap")
+    assert chosen == results[0]
+    study = load_study(ROOT / "studies" / "smoke.yaml")
+    nothing = "This network has learnt nothing: its AP is 0. It shows how an exported network"
+    flatter = "The figures are those of one seed on the validation data it was chosen on"
+    for ap, words in ((0.0, nothing), (0.001, flatter)):
+        trained = replace(result(0, "a", 0, ap), environment={"versions": {"torch": "1"}})
+        card = export._card(study, trained, "v1")
+        assert [text in card for text in (nothing, flatter)] == [words == nothing, words == flatter]
+
+
 def make_run(run: Path, study: Study, *, seed: int = 0) -> Path:
     """A run of one trial whose weights are the initial ones, BatchNorm statistics stirred."""
     data = prepare(study, lambda done, total: None)
@@ -397,8 +411,9 @@ def test_the_example_finds_and_draws_the_objects_that_predict_does(
     least = median(one["score"] for one in record["objects"])
     predict(open_winner(detection_winner), plan([photo]), tmp_path, score=least)
     arguments = [str(photo), "--out", "drawing.png", "--score", str(least)]
-    jobs = json.dumps([(str(detection_winner), arguments)])
-    (said,) = json.loads(isolated(EXAMPLES, jobs, OTHERS, cwd=tmp_path))
+    calls = (arguments, [str(photo), "--out", "not.png", "--score", "0.04"])
+    jobs = json.dumps([(str(detection_winner), call) for call in calls])
+    said, refused = json.loads(isolated(EXAMPLES, jobs, OTHERS, cwd=tmp_path))
     lines = [
         f"{one['class']:15s} x {x:6.1f}  y {y:6.1f}  width {width:6.1f}  height {height:6.1f}"
         f"  score {one['score']:.3f}"
@@ -408,8 +423,14 @@ def test_the_example_finds_and_draws_the_objects_that_predict_does(
     ]
     assert 0 < len(lines) < len(record["objects"])
     assert said.splitlines()[:-1] == lines
+    highest = max(one["score"] for one in record["objects"])
+    seen = f"{len(lines)} objects of score {least} or more, highest score {highest:.3f}"
+    assert said.splitlines()[-1] == f"{tmp_path / 'drawing.png'} shows {seen}"
     drawn, expected = (Image.open(tmp_path / name) for name in ("drawing.png", "photo.png"))
     assert drawn.tobytes() == expected.tobytes()
+    rule = "must be 0.05 or more, the least score of what this network finds"
+    assert refused == f"--score: 0.04: {rule}"
+    assert not (tmp_path / "not.png").exists()
 
 
 def test_the_example_refuses_what_is_no_image(

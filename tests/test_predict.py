@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -843,8 +843,16 @@ def test_the_command_draws_objects_of_the_score_that_it_is_told(
 ) -> None:
     file = noise(tmp_path / "a.png")
     folder = exported["detection"].folder
-    for name, given in (("default", []), ("all", ["--score", "0"]), ("told", ["--score", "0.3"])):
-        assert command(capsys, folder, file, "--out", tmp_path / name, *given)[0] == 0
+    calls = (("default", []), ("all", ["--score", "0.05"]), ("told", ["--score", "0.3"]))
+    for name, given in calls:
+        out = tmp_path / name
+        status, said, _ = command(capsys, folder, file, "--out", out, *given)
+        assert status == 0
+        found = [one["score"] for one in json.loads((out / "a.json").read_text())["objects"]]
+        least = float(given[1]) if given else DRAWN_SCORE
+        shown = f"{sum(score >= least for score in found)} objects of score {least} or more"
+        seen = f"1 image, {shown}, highest score {max(found):.3f}"
+        assert said == f"Predictions: {out}  ({seen})\n"
     default, everything, told = (
         (tmp_path / name / "a.png").read_bytes() for name in ("default", "all", "told")
     )
@@ -852,6 +860,37 @@ def test_the_command_draws_objects_of_the_score_that_it_is_told(
     with pytest.raises(SystemExit):
         main(["predict", "--help"])
     assert f"(default: {DRAWN_SCORE})" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_command_draws_no_object_that_the_network_was_not_tested_with(
+    exported: dict[str, Exported], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of a lower score are not found at all, so to ask for them would show nothing more."""
+    file, out = noise(tmp_path / "a.png"), tmp_path / "out"
+    folder = shutil.copytree(exported["detection"].folder, tmp_path / "winner")
+    arch = json.loads((folder / "arch.json").read_text())
+    arch["detector"]["score"] = 0.4
+    (folder / "arch.json").write_text(json.dumps(arch))
+    status, said, error = command(capsys, folder, file, "--out", out, "--score", "0.39")
+    rule = "must be 0.4 or more, the least score of what this network finds"
+    assert (status, said, error) == (2, "", f"hrnet-search: --score: 0.39: {rule}\n")
+    assert not out.exists()
+    for given in ([], ["--score", "0.4"]):
+        status, said, _ = command(capsys, folder, file, "--out", out, *given)
+        assert status == 0
+        assert " objects of score 0.4 or more, highest score 1.000)" in said
+
+
+def test_what_a_network_does_not_find_cannot_be_asked_for() -> None:
+    spec = DETECTORS["detection"]
+    assert spec.score == 0.05
+    for asked, least in ((None, 0.3), (0.05, 0.05), (0.1, 0.1), (1.0, 1.0)):
+        assert spec.least_drawn(asked, usual=DRAWN_SCORE) == least
+    assert replace(spec, score=0.4).least_drawn(None, usual=DRAWN_SCORE) == 0.4
+    for asked in (0.0, 0.049, float("nan")):
+        text = message(lambda asked=asked: spec.least_drawn(asked, usual=DRAWN_SCORE))
+        rule = "must be 0.05 or more, the least score of what this network finds"
+        assert text == f"--score: {asked}: {rule}"
 
 
 def test_the_command_refuses_with_one_line_and_writes_nothing(

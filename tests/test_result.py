@@ -109,3 +109,13 @@ def test_value_looks_a_dotted_key_up() -> None:
 def test_a_result_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         result().seed = 2  # type: ignore[misc]
+
+
+def test_only_the_worst_value_says_that_nothing_was_learnt() -> None:
+    for metrics, key, nothing in (
+        ({"ap": 0.0}, "metrics.ap", True),
+        ({"ap": 1e-9}, "metrics.ap", False),
+        ({"nme": 0.0}, "metrics.nme", False),  # an error: 0 is the best
+        ({}, "metrics.ap", False),
+    ):
+        assert result(metrics=metrics).learnt_nothing(key) is nothing

@@ -167,6 +167,18 @@ def test_a_metric_needs_what_the_data_tells(
     assert refusal(Study, study) == text
 
 
+@pytest.mark.parametrize("framework", ["mask_rcnn", "cascade_mask_rcnn", "htc"])
+def test_frameworks_with_masks_need_data_with_masks(framework: str) -> None:
+    study = COCO_STUDY | {
+        "task": {"kind": "detection", "framework": framework},
+        "data": {"kind": "voc_detection", "root": "/data/voc", "image_size": [96, 128]},
+    }
+    assert refusal(Study, study) == (
+        f"task.framework: '{framework}': learns masks, which Pascal VOC does not have; "
+        "faster_rcnn, cascade_rcnn, fcos, centernet, retinanet need none"
+    )
+
+
 def test_each_metric_works_with_data_that_tells_enough() -> None:
     face = COCO_STUDY["data"] | {"keypoints": FACE}
     mpii = {"kind": "mpii_pose", "root": "/data/mpii", "input_size": [256, 256]}

@@ -12,7 +12,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from ..files import read_json, write_atomic
-from ..result import metric
+from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
 from . import figures, summary, tables
@@ -70,7 +70,7 @@ def _template() -> jinja2.Template:
 
 
 def _content(run: Run, out: Path) -> dict[str, Any]:
-    shown = metric(run.study.accuracy)
+    shown, winner = metric(run.study.accuracy), _winner(run, out)
     return {
         "study": run.study,
         "title": run.study.title or run.study.name,
@@ -92,7 +92,8 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
         "has_environment": bool(run.environment),
         "command": run.environment.get("command") or "hrnet-search run study.yaml",
         "given_command": "command" in run.environment,
-        "winner": _winner_commands(run, out),
+        "winner": _winner_commands(run, winner) if winner else None,
+        "winner_learnt": winner is not None and not winner.learnt_nothing(shown.key),
         "classes_title": tables.CLASS_TITLES.get(run.study.task.kind, ""),
     }
 
@@ -166,8 +167,8 @@ def _paper(run: Run) -> str:
     return f"{table.title} ({tables.paper_trained(run)})" if table else ""
 
 
-def _winner_commands(run: Run, out: Path) -> str | None:
-    """How to try the exported winner; None if none of these trials is there."""
+def _winner(run: Run, out: Path) -> Result | None:
+    """The trial whose network is in `winner/`; None if it is none of these."""
     file = out / "winner" / "arch.json"
     if not file.exists():
         return None
@@ -176,10 +177,13 @@ def _winner_commands(run: Run, out: Path) -> str | None:
         won_by = source["trial"], source["started"]
     except (ValueError, KeyError, TypeError):
         return None  # damaged
-    if won_by not in {(r.trial, r.started) for r in run.results}:
-        return None  # of an earlier run
+    # None of an earlier run.
+    return next((r for r in run.results if (r.trial, r.started) == won_by), None)
+
+
+def _winner_commands(run: Run, won: Result) -> str:
+    """How to try the exported winner."""
     name = metric(run.study.accuracy)
-    won = next(r for r in run.results if r.trial == source["trial"])
     return (
         f"# {won.arm}, seed {won.seed} (trial {won.trial}): "
         f"{name.label} {name.show(won.value(name.key))}\n"

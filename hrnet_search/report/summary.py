@@ -35,8 +35,14 @@ DRAWN = {  # by the package: what, and how they are shown
 
 def summary(run: Run) -> str:
     """What was trained, how often, where; the best arm; what became of the paper's order."""
-    parts = [_what(run), _how_often(run), _where(run), _best(run), _order(run), _differences(run)]
+    parts = [_what(run), _how_often(run), _where(run), *_outcome(run)]
     return " ".join(part for part in parts if part)
+
+
+def learnt_nothing(run: Run) -> bool:
+    """Whether there are complete trials, and each of them is at 0."""
+    complete = [result for result in run.results if result.state == "complete"]
+    return bool(complete) and all(r.learnt_nothing(run.study.accuracy) for r in complete)
 
 
 def progress(run: Run) -> str:
@@ -83,6 +89,15 @@ def _where(run: Run) -> str:
     elif found.get("threads_per_trial"):
         parts.append(f"{count(found['threads_per_trial'], 'thread')} per trial")
     return f"Trained on: {', '.join(map(str, parts))}." if parts else ""
+
+
+def _outcome(run: Run) -> list[str]:
+    """The best arm and what became of the paper's order, if there is anything to compare."""
+    shown = metric(run.study.accuracy)
+    if learnt_nothing(run):
+        every = f"{shown.label} is 0 in every complete trial"
+        return [f"Nothing was learnt: {every}, so no network is the best."]
+    return [_best(run), _order(run), _differences(run)]
 
 
 def _best(run: Run) -> str:

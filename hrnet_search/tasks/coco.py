@@ -61,6 +61,21 @@ def image_source(folder: Folder, image: Mapping[str, Any]) -> Source:
     return Source(folder, image["file_name"], size, as_stored=True)
 
 
+def check_listed(sources: Sequence[Source], file: Path) -> None:
+    """That all images are there.
+
+    Args:
+        sources: The images.
+        file: It lists them.
+
+    Raises:
+        InputError: One is missing; it may as well be the list that is wrong.
+    """
+    for source in sources:
+        if not source.folder.has(source.name):
+            raise InputError(f"there is no such image, but {file} lists it", file=source.file)
+
+
 def find(root: Path, name: str, *, key: str) -> Path:
     """The file `name` below `root`.
 

@@ -31,7 +31,17 @@ from pycocotools import mask as coco_mask
 from ..errors import InputError, nearest_name
 from ..settings import CocoDetection, VocDetection
 from .cache import Prepared, Writer, cached
-from .coco import FARTHEST, At, digest, entries, find, image_source, read_content, read_images
+from .coco import (
+    FARTHEST,
+    At,
+    check_listed,
+    digest,
+    entries,
+    find,
+    image_source,
+    read_content,
+    read_images,
+)
 from .images import Progress, Source, counted, fits, open_folder, store
 
 FORMAT = 1  # of the arrays; with another number older cache entries are not used
@@ -289,10 +299,12 @@ def _list_coco(data: CocoDetection, split: str, masks: bool) -> Listing:
     if len(classes.ids) != data.num_classes:
         rule = f"must be {len(classes.ids)}, the number of categories in {file}"
         raise InputError(rule, key="data.num_classes", value=data.num_classes)
+    sources = [image_source(folder, image) for image in images.values()]
+    check_listed(sources, file)
     return Listing(
         file,
         [file],
-        [image_source(folder, image) for image in images.values()],
+        sources,
         lambda: read_objects(content, file, images, classes, masks=masks),
         classes,
     )
@@ -442,10 +454,12 @@ def _list_voc(data: VocDetection, split: str, masks: bool) -> Listing:
     for file in files:
         if not file.is_file():
             raise InputError(f"there is no such file, but {listed} lists it", file=file)
+    sources = [Source(folder, f"{one}.jpg", as_stored=True) for one in names]
+    check_listed(sources, listed)
     return Listing(
         listed,
         [listed, *files],
-        [Source(folder, f"{one}.jpg", as_stored=True) for one in names],
+        sources,
         lambda: [read_voc(file, place, data.class_names) for place, file in enumerate(files, 1)],
         Classes(data.class_names, list(range(1, len(data.class_names) + 1))),
     )

@@ -29,6 +29,7 @@ from .cache import Prepared, Writer, cached
 from .coco import (
     FARTHEST,
     At,
+    check_listed,
     digest,
     entries,
     find,
@@ -181,11 +182,15 @@ def _sources(
             writer.json(name, [[source.name, source.size] for source in split.sources.values()])
 
     prepared = cached(identity, make)
-    return [
-        Source(folder, file, None if size is None else (size[0], size[1]), as_stored=True)
-        for split, folder in folders.items()
-        for file, size in prepared.json(split)
-    ]
+    sources = []
+    for split, folder in folders.items():
+        listed = [
+            Source(folder, file, None if size is None else (size[0], size[1]), as_stored=True)
+            for file, size in prepared.json(split)
+        ]
+        check_listed(listed, files[f"{split}_annotations"])
+        sources += listed
+    return sources
 
 
 def write_samples(

@@ -205,10 +205,34 @@ def test_another_order_is_not_called_the_papers(tmp_path):
 
 
 def test_equal_means_are_called_equal(tmp_path):
-    values = {arm: [0.0, 0.0, 0.0] for arm in AP}
+    values = {arm: [0.1, 0.1, 0.1] for arm in AP}
     text = text_of(report(tmp_path, values=values, **PAPER))
     assert "not in the paper's order: final = +across = +within here" in text
     assert "that includes zero" in text
+
+
+def test_no_network_is_the_best_where_nothing_was_learnt(tmp_path):
+    values = {"final": [0.0, 0.0, None], "+across": [0.0, 0.0, 0.0], "+within": [0.0]}
+    words = summary(read_run(make_run(tmp_path / "run", values=values, **PAPER)))
+    nothing = "Nothing was learnt: AP is 0 in every complete trial, so no network is the best."
+    assert words.endswith(f" Trained on: cpu, float32, 1 thread per trial. {nothing}")
+    values["+across"] = [0.0, 0.001, 0.0]
+    words = summary(read_run(make_run(tmp_path / "run", values=values, **PAPER)))
+    assert "Nothing was learnt" not in words
+    assert "The best mean AP is 0.0 ± 0.1 over 3 seeds, by +across;" in words
+
+
+def test_an_exported_network_that_has_learnt_nothing_is_not_called_the_winner(tmp_path):
+    run, out = make_run(tmp_path / "run", values={"final": [0.0, 0.2]}), tmp_path / "out"
+    (out / "winner").mkdir(parents=True)
+    for trial, heading in ((0, "An exported network"), (1, "The winner")):
+        source = {"trial": trial, "started": "2026-01-02T03:04:05+00:00"}
+        (out / "winner" / "arch.json").write_text(json.dumps({"source": source}))
+        page = write_report(run, out).read_text()
+        assert f"<h2>{heading}</h2>" in page
+        assert ("has learnt nothing, so it is not the best one" in page) is (trial == 0)
+        assert page.count("The best seed of the best arm") == trial
+        assert "python example.py" in text_of(page)
 
 
 def test_the_lead_is_told_with_its_interval(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -377,7 +378,16 @@ def test_a_missing_and_a_broken_image_are_named(tmp_path: Path) -> None:
     file.write_bytes(whole[: len(whole) // 2])
     assert refusal(data).startswith(f"{file}: is not a readable image")
     file.unlink()
-    assert refusal(data) == f"{file}: there is no such image"
+    listed = f"there is no such image, but {tmp_path / 'train.json'} lists it"
+    assert refusal(data) == f"{file}: {listed}"
+
+
+def test_an_image_that_a_zip_file_lacks_is_named_with_the_list_that_has_it(tmp_path: Path) -> None:
+    data = coco_set(tmp_path, val_images="val.zip")
+    with zipfile.ZipFile(tmp_path / "val.zip", "w") as archive:
+        archive.write(tmp_path / "val" / "a.png", "a.png")
+    listed = f"there is no such image, but {tmp_path / 'val.json'} lists it"
+    assert refusal(data) == f"{tmp_path / 'val.zip' / 'b.png'}: {listed}"
 
 
 def test_an_image_of_another_size_than_its_entry_is_refused(tmp_path: Path) -> None:
@@ -486,8 +496,10 @@ def test_a_wrong_entry_of_voc_is_refused_with_its_place(
 
 def test_missing_files_of_voc_are_named(tmp_path: Path) -> None:
     data = voc_set(tmp_path)
-    (tmp_path / "JPEGImages" / "2007_02.jpg").unlink()
-    assert refusal(data).endswith("2007_02.jpg: there is no such image")
+    picture = tmp_path / "JPEGImages" / "2007_02.jpg"
+    picture.unlink()
+    listed = f"there is no such image, but {tmp_path / 'ImageSets/Main/both.txt'} lists it"
+    assert refusal(data) == f"{picture}: {listed}"
     (tmp_path / "Annotations" / "2007_01.xml").unlink()
     assert refusal(data).startswith(
         f"{tmp_path / 'Annotations' / '2007_01.xml'}: there is no such f"

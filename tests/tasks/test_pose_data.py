@@ -286,7 +286,8 @@ def test_annotations_are_read_once_until_they_change(
     assert changed.checksum != first.checksum
     assert files == 2 * names
     picture.unlink()
-    assert refusal(data, metric) == f"{picture}: there is no such image"
+    file = tmp_path / ("val.json" if kind == "coco" else "annot/train.json")
+    assert refusal(data, metric) == f"{picture}: there is no such image, but {file} lists it"
 
 
 def test_whether_pixels_are_kept_decides_and_not_the_limit(tmp_path: Path, cache: Path) -> None:
@@ -614,8 +615,9 @@ def test_a_missing_image_is_named(tmp_path: Path, suffix: str) -> None:
     data = coco_set(tmp_path, suffix=suffix)
     content = _with("images.1.file_name", "gone.png")(coco_content())
     (tmp_path / "val.json").write_text(json.dumps(content))
-    expected = f"{tmp_path / f'val{suffix}' / 'gone.png'}: there is no such image"
-    assert refusal(data) == expected
+    gone = tmp_path / f"val{suffix}" / "gone.png"
+    listed = f"there is no such image, but {tmp_path / 'val.json'} lists it"
+    assert refusal(data) == f"{gone}: {listed}"
 
 
 def test_broken_and_exchanged_images_are_named(tmp_path: Path) -> None:
