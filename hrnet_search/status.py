@@ -258,7 +258,7 @@ def _trials(standing: Standing) -> str:
     counts = standing.counts
     by_state = ", ".join(f"{counts[state]} {state}" for state in ENDED)
     text = f"trials: {standing.ended} of {standing.total} ended ({by_state})"
-    if standing.status is None:
+    if standing.status is None or standing.state == "finished":
         return text
     begun = "running" if standing.holder else "cut off"
     return f"{text}; {counts['running']} {begun}, {counts['waiting']} waiting"
@@ -283,7 +283,7 @@ def _details(standing: Standing, status: dict[str, Any]) -> list[str]:
         step = f"step {trial['step']}/{status['steps']}"
         lines.append(f"{begun}: {_trial(trial)}{again}: {step}{latest}")
     time = f"time: {duration(status['seconds'])} used"
-    if status["left"] is not None:
+    if status["left"] is not None and standing.state != "finished":
         time += f", {duration(status['left'])} left"
     if budget := standing.study.search.budget:
         time += f" (budget {budget})"

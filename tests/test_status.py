@@ -155,9 +155,15 @@ def test_a_study_at_rest_says_why_and_how_it_goes_on(
     assert lines[:2] == [first, f"to go on:  {COMMAND}"]
 
 
-def test_a_finished_study_is_not_to_be_continued(tmp_path: Path) -> None:
-    text = describe(begun(tmp_path, status={**STATUS, "state": "finished"}), now=NOW)
-    assert text.startswith("tiny: finished; last heard of 2 s ago\ntrials: ")
+def test_a_finished_study_has_nothing_left_to_do(tmp_path: Path) -> None:
+    counts = {"complete": 7, "pruned": 2, "failed": 1, "running": 0, "waiting": 0}
+    end = {"state": "finished", "counts": counts, "running": [], "left": 0.0}
+    lines = describe(begun(tmp_path, status={**STATUS, **end}), now=NOW).splitlines()
+    assert lines[:2] == [
+        "tiny: finished; last heard of 2 s ago",
+        "trials: 10 of 10 ended (7 complete, 2 pruned, 1 failed)",
+    ]
+    assert lines[-1] == "time: 1 h 05 min used (budget 2h)"
 
 
 def test_a_driver_that_has_said_nothing_since_it_started(tmp_path: Path) -> None:
