@@ -6,10 +6,12 @@ never read back: after a crash the ledger is opened again and what is missing is
 `results.jsonl` follow from the folders: whatever of them is lost or damaged is made anew.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ HARMLESS = (
     *("search.networks", "search.budget", "search.trial_limit", "search.max_failures"),
     "search.failure_budget",
 )
+LOOKS, LOOK_SECONDS = 5, 0.05  # at a lock that is held
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 STATES = {
     "complete": TrialState.COMPLETE,
@@ -555,18 +558,26 @@ def _ends_with_line(file: Path) -> bool:
 def _lock(path: Path) -> TextIO:
     """Hold the study until the file is closed; the system frees it when the process dies."""
     file = open(path, "a+")  # noqa: SIM115 - stays open as long as the lock is held
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _is_granted(file):
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
         rule = f"this study is being run by {holder}; wait for it, or stop it"
-        raise InputError(rule, file=path.parent) from None
+        raise InputError(rule, file=path.parent)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+def _is_granted(file: TextIO) -> bool:
+    """Whether nobody else has the lock for longer than `status` takes to look at it."""
+    for _ in range(LOOKS):
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(LOOK_SECONDS)
+    return False
 
 
 def _check_same(path: Path, study: Study) -> None:

@@ -143,7 +143,8 @@ def probe() -> None:
         def do(self) -> None:
             """Nothing."""
 
-    ray.get(ray.remote(num_cpus=0)(Nothing).remote().do.remote(), timeout=PROBE_SECONDS / 2)
+    actor: Any = ray.remote(num_cpus=0)(Nothing)
+    ray.get(actor.remote().do.remote(), timeout=PROBE_SECONDS / 2)
 
 
 def explain(said: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from ..files import read_json, write_atomic, write_json
 from ..networks import initialise, network
@@ -182,9 +183,21 @@ def _train(folder: Path, checkpoint: Checkpoint, report: Report, part: Part) -> 
         part=part,
     )
     if part[0] == 0:
+        _check_weights(model)
         weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         write_atomic(folder / "weights.safetensors", save(weights))
     return metrics
+
+
+def _check_weights(model: nn.Module) -> None:
+    """A network that was ruined since its last loss may still score: detectors drop what is NaN.
+
+    Raises:
+        Diverged: A weight is no finite number.
+    """
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise Diverged(f"after the last step {name} has values that are no numbers")
 
 
 def _check_measured(metrics: dict[str, float], study: Study) -> None:

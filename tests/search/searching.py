@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 import yaml
+from tiny import TINY_POSE_STUDY
 
 from hrnet_search.arch import ArchSpec
 from hrnet_search.files import read_json, write_json
@@ -13,8 +14,6 @@ from hrnet_search.result import Result
 from hrnet_search.search.job import Job
 from hrnet_search.search.ledger import Ledger
 from hrnet_search.study import Study
-
-from tiny import TINY_POSE_STUDY
 
 ROOT = Path(__file__).parents[2]
 STEPS = 18
@@ -71,7 +70,7 @@ def opened(folder: Path, study: Study) -> Ledger:
 
 def history(ap: float) -> list[dict[str, float]]:
     """What a training reports that ends at `ap`, growing evenly."""
-    return [{"step": 2 * n, "loss": 1.0, "ap": ap * n / 9} for n in range(1, 10)]
+    return [{"step": 2 * n, "loss": 1.0, "ap": ap * (n / 9)} for n in range(1, 10)]
 
 
 def work(ledger: Ledger, job: Job, *, state: str = "complete") -> None:

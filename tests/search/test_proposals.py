@@ -1,16 +1,15 @@
-"""What samplers propose: nothing infeasible, nothing twice, and the same after every interruption."""
+"""What samplers propose: nothing infeasible, nothing twice, and the same after interruptions."""
 
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
+from searching import SMALL, full_space, networks, score, searching, told, unmeasured
 
 from hrnet_search.arch import ArchSpec
 from hrnet_search.result import closed_form
 from hrnet_search.search.proposals import DRAWS, Proposal, Proposals
 from hrnet_search.study import Study
-
-from searching import SMALL, full_space, networks, score, searching, told, unmeasured
 
 SAMPLERS = ("random", "qmc", "tpe", "gp", "nsga2", "nsga3")
 
@@ -42,9 +41,7 @@ def test_a_space_of_64_networks_ends_after_64(tmp_path: Path, sampler: str) -> N
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_an_interruption_after_every_proposal_changes_nothing(
-    tmp_path: Path, sampler: str
-) -> None:
+def test_an_interruption_after_every_proposal_changes_nothing(tmp_path: Path, sampler: str) -> None:
     study = searching(sampler=sampler, start=[{"width": 4}])
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
