@@ -141,19 +141,21 @@ def forecast(study: Study, *, out: Path, jobs: int | None, console: "Console") -
         for done, candidate in enumerate(chosen):
             advance(done, len(chosen))
             measured[candidate.arm] = measure(study, candidate, ready.data, ready.hardware)
+    usual = default_jobs(None, study.train.processes)
     found = estimate(
         candidates,
         measured,
         steps=ready.steps,
         evaluations=study.train.evaluations,
         trainings=trainings,
-        jobs=jobs or default_jobs(None, study.train.processes),
+        jobs=jobs or usual,
         processes=study.train.processes,
         cards=torch.cuda.device_count() or 1,
         budget=study.search.budget_seconds,
     )
     room = torch.cuda.mem_get_info()[0] if ready.hardware.device == "cuda" else free_bytes()
-    return render(study, chosen, measured, found, device=ready.hardware.device, room=room)
+    device = ready.hardware.device
+    return render(study, chosen, measured, found, device=device, room=room, usual=usual)
 
 
 # --- which networks ----------------------------------------------------------------------------
@@ -368,7 +370,7 @@ def estimate(
         longest=max(times),
         trainings=trainings,
         at_once=at_once,
-        total=mean * trainings / at_once,
+        total=max(mean * trainings / at_once, max(times)),  # no study ends before its longest
         memory=math.ceil(at_once * processes / cards) * largest,
         within_budget=within,
     )
@@ -400,6 +402,7 @@ def render(
     *,
     device: str,
     room: int | None,
+    usual: int,
 ) -> str:
     """The forecast as text for a terminal.
 
@@ -410,6 +413,7 @@ def render(
         found: What follows.
         device: "cpu" or "cuda".
         room: Bytes of memory that are free, on the machine or on a card; None if nobody knows.
+        usual: Trials at a time that the machine has cores or cards for.
     """
     where = torch.cuda.get_device_name() if device == "cuda" else f"one thread of {cpu_name()}"
     header = ("network", "GMACs", "one step", "evaluation", "one trial", "peak memory")
@@ -420,10 +424,12 @@ def render(
         times = (m.step, m.evaluation, found.trials[c.arm])
         rows.append((c.arm, macs.show(c.macs), *map(say_time, times), say_memory(m.memory)))
     lines = table(f"{study.name}: each network measured alone, {where}", header, rows, [])
-    return "\n".join([*lines[1:], "", *_sentences(study, found, device, room)])
+    return "\n".join(
+        [*lines[1:], "", *_sentences(study, found, usual), *_memory_sentences(found, device, room)]
+    )
 
 
-def _sentences(study: Study, found: Forecast, device: str, room: int | None) -> Iterator[str]:
+def _sentences(study: Study, found: Forecast, usual: int) -> Iterator[str]:
     search = study.search
     most = "at most " if search.scheduler != "none" else ""
     why = f" ({search.scheduler} ends trainings early)" if most else ""
@@ -433,11 +439,15 @@ def _sentences(study: Study, found: Forecast, device: str, room: int | None) -> 
         f"{most}{say_time(found.total)} with {found.at_once} at a time{why}."
     )
     if found.at_once > 1:
+        is_longest = found.total == found.longest
+        what = "longest training" if is_longest else f"time of all divided by {found.at_once}"
         yield (
-            f"That is the time of all divided by {found.at_once}; "
-            "what they share, such as memory and disks, makes each of them slower."
+            f"That is the {what}; what they share, such as memory and disks, "
+            "makes each of them slower."
         )
-    yield from _memory_sentences(found, device, room)
+    if found.at_once > usual:
+        longer = say_time(found.mean * found.trainings / usual)
+        yield f"Warning: this machine has room for {usual} at a time, which take {most}{longer}."
     if found.within_budget is not None:
         fits = f"{found.within_budget} of {count(found.trainings, 'training')}"
         yield f"Budget of {search.budget}: time for about {fits}."

@@ -175,6 +175,14 @@ def test_no_more_run_at_once_than_there_are_and_no_more_fit_than_there_are() -> 
     assert found.memory == 2 * MIB
 
 
+def test_no_study_ends_before_its_longest_training() -> None:
+    measured = {"a": took(1), "b": took(9)}
+    found = estimate(
+        [net("a", 1), net("b", 2)], measured, steps=1, evaluations=1, trainings=2, jobs=2
+    )
+    assert (found.mean, found.total) == (5, 9)
+
+
 @pytest.mark.parametrize(
     ("jobs", "processes", "cards", "shares"),
     [(3, 1, 1, 3), (2, 3, 1, 6), (4, 1, 4, 1), (5, 1, 4, 2), (2, 4, 8, 1)],
@@ -215,7 +223,9 @@ def test_memory_is_said_in_mib_and_gib() -> None:
     assert say_memory(1.5 * 2**30) == "1.5 GiB"
 
 
-def text(search: Mapping[str, Any] | None = None, *, room: int | None = 8 * MIB) -> list[str]:
+def text(
+    search: Mapping[str, Any] | None = None, *, room: int | None = 8 * MIB, usual: int = 2
+) -> list[str]:
     """Two networks, measured; trials of 10 and 30 s."""
     chosen = [net("a", 1e9, 3), net("b", 3e9, 3)]
     measured = {"a": took(0.1, 1, 2 * MIB), "b": took(0.3, 3, 4 * MIB)}
@@ -224,7 +234,7 @@ def text(search: Mapping[str, Any] | None = None, *, room: int | None = 8 * MIB)
         chosen, measured, steps=80, evaluations=2, trainings=6, jobs=2,
         budget=shown.search.budget_seconds,
     )  # fmt: skip
-    return render(shown, chosen, measured, found, device="cpu", room=room).splitlines()
+    return render(shown, chosen, measured, found, device="cpu", room=room, usual=usual).splitlines()
 
 
 def test_a_forecast_is_a_table_and_sentences() -> None:
@@ -245,15 +255,21 @@ def test_memory_that_does_not_fit_is_warned_of() -> None:
     assert text(room=None)[-1] == "Memory for 2 at a time: at most 8 MiB."
 
 
+def test_more_at_a_time_than_the_machine_has_room_for_are_warned_of() -> None:
+    line = "Warning: this machine has room for 1 at a time, which take 2 min."
+    assert line in text(usual=1)
+    assert not [line for line in text(usual=2) if line.startswith("Warning")]
+
+
 def test_a_search_says_what_its_scheduler_and_its_budget_do() -> None:
     lines = text({**RANDOM, "scheduler": "median", "budget": "50s", "trial_limit": "20s"})
     assert lines[5] == (
         "6 trainings x 20 s on average, as random networks of the space take: "
         "at most 1 min with 2 at a time (median ends trainings early)."
     )
-    assert lines[-2] == "Budget of 50s: time for about 5 of 6 trainings."
+    assert lines[7] == "Budget of 50s: time for about 5 of 6 trainings."
     limit = "above search.trial_limit (20s)"
-    assert lines[-1] == f"Warning: the longest training takes 30 s, {limit}."
+    assert lines[8] == f"Warning: the longest training takes 30 s, {limit}."
 
 
 # --- the measurement -----------------------------------------------------------------------------
