@@ -376,16 +376,19 @@ def _growth(frame: pd.DataFrame, name: str, title: str, scale: float) -> go.Figu
 
 def summary(run: Run, data: pd.DataFrame) -> str:
     """Who proposed what, what became of it, the best network, and where the front lies."""
-    parts = [_what(run), _proposals(run), _how_often(run, data), _failures(run), _stopped(run)]
-    parts += [where(run), _best(run, data), _front(run, data)]
-    return " ".join(part for part in parts if part)
+    done = [_what(run), _proposals(run), _how_often(run, data), _failures(run), _stopped(run)]
+    found = [_best(run, data), _front(run, data)]
+    paragraphs = ([*done, where(run)], found)
+    return "\n\n".join(" ".join(filter(None, sentences)) for sentences in paragraphs)
 
 
 def _what(run: Run) -> str:
     search, study = run.study.search, run.study
     by = f"{SAMPLERS[search.sampler]} (seed {search.seed})"
     size = f"{study.space.size} combinations of knob values"
-    early = f", unless {SCHEDULERS[search.scheduler]} ends it" if search.scheduler != "none" else ""
+    early = (
+        f"; {SCHEDULERS[search.scheduler]} may end it early" if search.scheduler != "none" else ""
+    )
     each = f"each network is {training_words(study)}{early}"
     return f"A search among {size} for {task_words(study)} by {by}; {each}."
 

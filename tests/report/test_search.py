@@ -158,7 +158,7 @@ def test_the_summary(tmp_path):
     for words in (
         "A search among 20 combinations of knob values for pose estimation by a tree-structured "
         "Parzen estimator (seed 0); each network is trained for 20 steps with 4 images per step",
-        ", unless ASHA ends it.",
+        "; ASHA may end it early.",
         "7 of 10 networks were trained, with 1 seed each: 5 of 10 trials complete, 1 ended early, "
         "1 failed, 3 not finished yet.",
         "Failed: 1 (training diverged).",
