@@ -27,7 +27,7 @@ from .figures import (
     styles,
 )
 from .frame import Arm, Run
-from .summary import progress, task_words, training_words, where
+from .summary import learnt_nothing, nothing_words, progress, task_words, training_words, where
 from .tables import (
     STATES,
     Column,
@@ -378,6 +378,8 @@ def summary(run: Run, data: pd.DataFrame) -> str:
     """Who proposed what, what became of it, the best network, and where the front lies."""
     done = [_what(run), _proposals(run), _how_often(run, data), _failures(run), _stopped(run)]
     found = [_best(run, data), _front(run, data)]
+    if learnt_nothing(run):
+        found = [nothing_words(run)]
     paragraphs = ([*done, where(run)], found)
     return "\n\n".join(" ".join(filter(None, sentences)) for sentences in paragraphs)
 

@@ -386,3 +386,10 @@ def test_in_a_browser(tmp_path, chromium):
     box = accuracy.bounding_box()
     assert box["x"] + box["width"] <= 360  # seen without scrolling
     page.close()
+
+
+def test_where_nothing_was_learnt_no_network_is_the_best(tmp_path):
+    run, data = data_of(make_search(tmp_path / "run", [(8, [0.0], None), (16, [0.0], None)]))
+    text = search.summary(run, data)
+    assert "AP is 0 in every complete trial, so no network is the best." in text
+    assert "The best AP" not in text
