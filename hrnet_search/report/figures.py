@@ -76,17 +76,23 @@ def pareto_figure(run: Run) -> go.Figure | None:
     if data.empty:
         return None
     x, y = metric(run.study.cost), metric(run.study.accuracy)
-    figure = _figure(x.title, y.title, named=len(run.arms) <= MAX_NAMED)
-    figure.add_trace(_front_trace(data, x, y))
+    figure = blank_figure(x.title, y.title, named=len(run.arms) <= MAX_NAMED)
+    figure.add_trace(front_trace(data, x, y))
     style = styles(run)
     for arm in run.arms:
         figure.add_traces(_arm_points(arm, data[data["arm"] == arm.name], style[arm.name], x, y))
-    if data["cost"].min() > 0 and data["cost"].max() / data["cost"].min() > LOG_RATIO:
-        figure.update_xaxes(type="log")
+    spread_costs(figure, data)
     return figure
 
 
-def _front_trace(data: pd.DataFrame, x: Metric, y: Metric) -> go.Scatter:
+def spread_costs(figure: go.Figure, data: pd.DataFrame) -> None:
+    """A logarithmic axis for costs far apart."""
+    if data["cost"].min() > 0 and data["cost"].max() / data["cost"].min() > LOG_RATIO:
+        figure.update_xaxes(type="log")
+
+
+def front_trace(data: pd.DataFrame, x: Metric, y: Metric) -> go.Scatter:
+    """The staircase of the front; `data` as `pareto_data` makes it."""
     ahead = data[data["front"]].sort_values("cost")
     return go.Scatter(
         x=list(ahead["cost"] * x.scale),
@@ -109,7 +115,7 @@ def _arm_points(
     small = go.Scatter(
         x=[costs[r.seed] * x.scale for r in measured],
         y=[values[r.seed] * y.scale for r in measured],
-        hovertext=[_hover(arm, y, [r], f"seed {r.seed}") for r in measured],
+        hovertext=[hover(arm, y, [r], f"seed {r.seed}") for r in measured],
         marker={"color": style.colour, "symbol": style.symbol, "size": 6, "opacity": 0.5},
         showlegend=False,
         **common,
@@ -118,14 +124,15 @@ def _arm_points(
         x=list(data["cost"] * x.scale),
         y=list(data["mean"] * y.scale),
         error_y={"array": list(data["deviation"] * y.scale), "color": style.colour, "width": 5},
-        hovertext=[_hover(arm, y, measured, f"mean of {count(n, 'seed')}") for n in data["seeds"]],
+        hovertext=[hover(arm, y, measured, f"mean of {count(n, 'seed')}") for n in data["seeds"]],
         marker={"color": style.colour, "symbol": style.symbol, "size": 13},
         **common,
     )
     return [small, large]
 
 
-def _hover(arm: Arm, accuracy: Metric, results: list[Result], which: str) -> str:
+def hover(arm: Arm, accuracy: Metric, results: list[Result], which: str) -> str:
+    """Name, means over some of its results, and the network, a line each."""
     lines = [f"<b>{escape(arm.name)}</b>, {which}"]
     for shown in (accuracy, *(METRICS[cost] for cost in HOVER_COSTS)):
         found = [v for v in (result.value(shown.key) for result in results) if v is not None]
@@ -156,11 +163,11 @@ def _each(blocks: tuple[int, ...]) -> str:
 
 
 def curves_data(run: Run, name: str) -> pd.DataFrame:
-    """Arm, seed, step, value: what `name` measured in the history of every complete trial."""
+    """Arm, seed, step, value: what `name` measured in every trial that did not fail."""
     rows = [
         (result.arm, result.seed, point["step"], point[name])
         for result in run.results
-        if result.state == "complete"
+        if result.state != "failed"
         for point in result.history
         if math.isfinite(point.get(name, math.nan))
     ]
@@ -173,11 +180,11 @@ def curves_figure(run: Run, name: str, title: str, scale: float = 1.0) -> go.Fig
     data["value"] *= scale
     if data.empty:
         return None
-    figure = _figure("Step", title)
+    figure = blank_figure("Step", title)
     figure.update_xaxes(rangemode="tozero")
     style = styles(run)
     for arm in named_arms(run):
-        figure.add_traces(_arm_curves(arm.name, data[data["arm"] == arm.name], style[arm.name]))
+        figure.add_traces(arm_curves(arm.name, data[data["arm"] == arm.name], style[arm.name]))
     return figure
 
 
@@ -195,13 +202,19 @@ def named_arms(run: Run) -> list[Arm]:
     return [arm for arm in run.arms if arm.name in best or arm is run.reference]
 
 
-def _arm_curves(name: str, data: pd.DataFrame, style: Style) -> list[go.Scatter]:
+def broken_line(data: pd.DataFrame, by: list[str]) -> tuple[list[float | None], list[float | None]]:
+    """Steps and values of several curves, with a gap after each: one trace draws them all."""
     x: list[float | None] = []
     y: list[float | None] = []
-    for _, seed in data.groupby("seed"):
-        # A gap between seeds lets one trace draw all of them.
-        x += [*seed["step"], None]
-        y += [*seed["value"], None]
+    for _, curve in data.groupby(by, sort=False):
+        x += [*curve["step"], None]
+        y += [*curve["value"], None]
+    return x, y
+
+
+def arm_curves(name: str, data: pd.DataFrame, style: Style) -> list[go.Scatter]:
+    """An arm's curves: a thin line for each seed, a thick one for their mean."""
+    x, y = broken_line(data, ["seed"])
     mean = _mean_curve(data)
     # A single point makes no line.
     mode = "lines" if data["step"].nunique() > 1 else "markers"
@@ -238,7 +251,8 @@ def escape(text: str) -> str:
     return html.escape(" ".join(text.split()), quote=False)
 
 
-def _figure(x: str, y: str, *, named: bool = True) -> go.Figure:
+def blank_figure(x: str, y: str, *, named: bool = True) -> go.Figure:
+    """A figure with titles of its axes and nothing in it; with a legend if `named`."""
     axis = {"zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": NEUTRAL}
     return go.Figure(
         layout={

@@ -1,7 +1,10 @@
-"""A run as its report reads it: the study, and the record of each arm and seed."""
+"""A run as its report reads it: the study, and the record of each arm and seed.
+
+The arms of a grid are those of its plan, those of a search the networks that were trained.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ class Arm:
         name: As the space writes it.
         arguments: All arguments of `hrnet`; none for a rival.
         network: The network they make, or the rival.
-        results: Its trials so far, complete and failed, by seed.
+        results: Its trials so far, complete, ended early and failed, by seed.
         paper: The paper's figure for it, a fraction, or None.
     """
 
@@ -35,8 +38,14 @@ class Arm:
     paper: float | None
 
     def values(self, key: str) -> dict[int, float]:
-        """Seed -> the number under a key of `METRICS`, where it was measured."""
-        found = {result.seed: result.value(key) for result in self.results}
+        """Seed -> the number under a key of `METRICS`, where it was measured.
+
+        What a trial measured that was ended early is of another length of training, so it is not
+        set beside the others; its costs are.
+        """
+        is_cost = key.startswith("profile.")
+        counted = (r for r in self.results if is_cost or r.state == "complete")
+        found = {result.seed: result.value(key) for result in counted}
         return {s: v for s, v in found.items() if v is not None and math.isfinite(v)}
 
 
@@ -46,19 +55,23 @@ class Run:
 
     Args:
         study: What was planned.
-        arms: Every network of the plan, in its order, with or without results.
+        arms: Every network of a grid's plan, in its order, with or without results; of a search
+            the networks with results, in the order of their trials.
         environment: Command, versions, machine, data; empty if it was not written.
+        status: What the driver last said of itself; empty if it was not written.
         strays: Number of records that belong to no arm of the plan.
     """
 
     study: Study
     arms: tuple[Arm, ...]
     environment: dict[str, Any]
+    status: dict[str, Any]
     strays: int
 
     @property
     def planned(self) -> int:
-        return len(self.arms) * self.study.seeds
+        networks = self.study.search.networks
+        return (len(self.arms) if networks is None else networks) * self.study.seeds
 
     @property
     def results(self) -> list[Result]:
@@ -68,6 +81,7 @@ class Run:
 
     @property
     def reference(self) -> Arm:
+        """Of a grid: the arm that the others are compared with."""
         return next(arm for arm in self.arms if arm.name == self.study.reference_arm)
 
 
@@ -80,14 +94,33 @@ def read_run(folder: Path) -> Run:
     study = load_study(folder / "study.yaml")
     records = [Result.from_dict(data) for data in read_json_lines(folder / "results.jsonl")]
     latest = {(record.arm, record.seed): record for record in records}
-    arms = tuple(_arm(study, params, list(latest.values())) for params in study.arms())
-    environment = folder / "environment.json"
+    own: dict[str, list[Result]] = {}
+    for record in latest.values():
+        own.setdefault(record.arm, []).append(record)
+    plan = study.arms() if study.search.is_grid else _trained(study, latest.values())
+    arms = tuple(_arm(study, params, own.get(study.arm(params), [])) for params in plan)
     return Run(
         study=study,
         arms=arms,
-        environment=read_json(environment) if environment.exists() else {},
+        environment=_read(folder / "environment.json"),
+        status=_read(folder / "status.json"),
         strays=len(latest) - sum(len(arm.results) for arm in arms),
     )
+
+
+def _trained(study: Study, records: Iterable[Result]) -> list[dict[str, Any]]:
+    """Knob values of a search's networks, in the order of their first trials."""
+    knobs = {name: knob.values() for name, knob in study.space.vary.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for record in sorted(records, key=lambda record: record.trial):
+        params = record.params
+        if params.keys() == knobs.keys() and all(params[name] in knobs[name] for name in knobs):
+            found.setdefault(record.arm, params)
+    return list(found.values())
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(read_json(file)) if file.exists() else {}
 
 
 def paper_table(study: Study) -> Table | None:
@@ -100,11 +133,14 @@ def paper_table(study: Study) -> Table | None:
 
 def results_frame(run: Run) -> pd.DataFrame:
     """One row per trial in the units of the records; a column per knob, cost and metric."""
-    columns = ["study", "trial", "state", "arm", "seed", "key"]
+    columns = ["study", "trial", "proposal", "state", "arm", "seed", "key"]
     columns += [f"params.{name}" for name in run.study.space.vary]
-    columns += [key for key in METRICS if any(r.value(key) is not None for r in run.results)]
-    columns += ["seconds", "attempt", "started", "error.type", "error.message"]
-    return pd.DataFrame([_flat(result) for result in run.results], columns=columns)
+    results = run.results
+    columns += [key for key in METRICS if any(r.value(key) is not None for r in results)]
+    columns += ["seconds", "attempt", "started", "ended"]
+    columns += ["error.cause", "error.type", "error.message"]
+    frame = pd.DataFrame([_flat(result) for result in results], columns=columns)
+    return frame.astype({"proposal": "Int64"})  # whole numbers in CSV, although grids have none
 
 
 def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
@@ -112,19 +148,18 @@ def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
     arguments = {} if isinstance(network, Rival) else study.space.arguments(params)
     table = paper_table(study)
     row = table.row(arguments) if table else None
-    own = sorted((r for r in results if r.arm == name), key=lambda result: result.seed)
     return Arm(
         name=name,
         arguments=arguments,
         network=network,
-        results=tuple(own),
+        results=tuple(sorted(results, key=lambda result: result.seed)),
         paper=row.values.get(study.paper.column) if row and study.paper else None,
     )
 
 
 def _flat(result: Result) -> dict[str, Any]:
     """A record with its mappings spread out under dotted names."""
-    data = result.to_dict()
+    data = vars(result)  # not `to_dict`, which copies each network too
     groups = {name: data[name] or {} for name in ("params", "profile", "metrics", "error")}
     spread = {f"{g}.{name}": value for g, group in groups.items() for name, value in group.items()}
     return data | spread

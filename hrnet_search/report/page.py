@@ -15,7 +15,7 @@ from ..files import read_json, write_atomic
 from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
-from . import figures, summary, tables
+from . import figures, search, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
 
 MANY_TRIALS = 30  # rows; a longer list is folded up
@@ -33,11 +33,25 @@ def write_report(run: Path, out: Path) -> Path:
         InputError: The study is missing or not valid.
     """
     read = read_run(run)
-    write_atomic(out / "table.md", _markdown(read))
-    write_atomic(out / "table.csv", _csv(tables.ablation_data(read)))
     write_atomic(out / "results.csv", _csv(results_frame(read)))
-    write_atomic(out / "index.html", _page(read, out))
+    write = _write_grid if read.study.search.is_grid else _write_search
+    write(read, out)
     return out / "index.html"
+
+
+def _write_grid(run: Run, out: Path) -> None:
+    write_atomic(out / "table.md", _markdown(run))
+    write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
+    content = _content(run, out) | _grid_content(run)
+    write_atomic(out / "index.html", _page("grid.html.j2", content))
+
+
+def _write_search(run: Run, out: Path) -> None:
+    data = search.networks_data(run)
+    content = _content(run, out) | _search_content(run, data)
+    write_atomic(out / "table.md", _search_markdown(content))
+    write_atomic(out / "table.csv", _csv(data))
+    write_atomic(out / "index.html", _page("search.html.j2", content))
 
 
 def _markdown(run: Run) -> str:
@@ -51,50 +65,112 @@ def _markdown(run: Run) -> str:
     return "\n".join(parts)
 
 
+def _search_markdown(content: dict[str, Any]) -> str:
+    """The front and the best networks, with the words they need."""
+    parts = [f"# {tables.plain(content['title'])}\n", tables.plain(content["summary"]) + "\n"]
+    for name, heading in (("front", "Pareto front"), ("best", "Best networks beside the front")):
+        table = content["tables"][name]
+        parts += [f"## {heading}\n", tables.markdown(table)] if table.rows else []
+    return "\n".join(parts)
+
+
 def _csv(frame: pd.DataFrame) -> str:
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
-def _page(run: Run, out: Path) -> str:
+def _page(template: str, content: dict[str, Any]) -> str:
     # Plotly's code holds no "</script", so it can stand in the page as it is.
-    return str(_template().render(plotly=get_plotlyjs(), **_content(run, out)))
+    page = _templates().get_template(template)
+    return str(page.render(plotly=get_plotlyjs(), **content))
 
 
 @functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+def _templates() -> jinja2.Environment:
+    folder = resources.files(__package__)
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    source = resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source)
 
 
 def _content(run: Run, out: Path) -> dict[str, Any]:
+    """What the pages of grids and searches share."""
     shown, winner = metric(run.study.accuracy), _winner(run, out)
     return {
         "study": run.study,
         "title": run.study.title or run.study.name,
-        "summary": summary.summary(run),
+        "noun": "arm" if run.study.search.is_grid else "network",
         "progress": summary.progress(run),
         "strays": run.strays,
         "metric": shown,
         "cost": metric(run.study.cost),
-        "reference": run.reference.name,
-        "all_pairs": len(run.arms) <= tables.ALL_PAIRS,
-        "arms": run.arms,
-        "paper": _paper(run),
-        "named": figures.named_arms(run),
-        "styles": figures.styles(run),
-        "tables": _tables(run),
-        "figures": _figures(run),
-        "fold_trials": len(run.results) > MANY_TRIALS,
         "yaml": dump_study(_portable(run.study)),
         "has_environment": bool(run.environment),
         "command": run.environment.get("command") or "hrnet-search run study.yaml",
         "given_command": "command" in run.environment,
         "winner": _winner_commands(run, winner) if winner else None,
         "winner_learnt": winner is not None and not winner.learnt_nothing(shown.key),
+    }
+
+
+def _grid_content(run: Run) -> dict[str, Any]:
+    return {
+        "summary": summary.summary(run),
+        "reference": run.reference.name,
+        "all_pairs": len(run.arms) <= tables.ALL_PAIRS,
+        "arms": run.arms,
+        "paper": _paper(run),
+        "named": figures.named_arms(run),
+        "styles": figures.styles(run),
+        "tables": _tables(run) | _settings(run),
+        "figures": _figures(run),
+        "fold_trials": len(run.results) > MANY_TRIALS,
         "classes_title": tables.CLASS_TITLES.get(run.study.task.kind, ""),
+    }
+
+
+def _search_content(run: Run, data: pd.DataFrame) -> dict[str, Any]:
+    named = search.leaders(run, data)
+    shown = search.network_tables(run, data)
+    trials = {"trials": search.trials(run), "failures": search.failures(run)}
+    totals = {
+        "front": int(data["front"].sum()),
+        "compared": int(data["compared"].sum()),
+        "rest": len(data) - len(shown["front"].rows) - len(shown["best"].rows),
+        "trials": len(run.results),
+        "failures": sum(result.state == "failed" for result in run.results),
+    }
+    return {
+        "summary": search.summary(run, data),
+        "named": named.arms,
+        "styles": figures.styles(named),
+        "totals": totals,
+        "max_faint": search.MAX_FAINT,
+        "fold_failures": MANY_TRIALS,
+        "tables": shown | trials | {"metrics": search.others(run, data)} | _settings(run),
+        "figures": _search_figures(run, data),
+    }
+
+
+def _search_figures(run: Run, data: pd.DataFrame) -> dict[str, Any]:
+    shown = metric(run.study.accuracy)
+    name = shown.key.partition(".")[2]
+    drawn = {
+        "pareto": search.pareto_figure(run, data),
+        "metric": search.curves_figure(run, data, name, shown.title, shown.scale),
+        "loss": search.curves_figure(run, data, "loss", "Training loss"),
+    }
+    drawn |= search.growth_figures(run, data)
+    return {name: _json(figure) for name, figure in drawn.items()}
+
+
+def _settings(run: Run) -> dict[str, tables.TextTable]:
+    return {
+        "training": tables.settings_table(_training(run)),
+        "environment": tables.settings_table(_environment(run)),
     }
 
 
@@ -106,8 +182,6 @@ def _tables(run: Run) -> dict[str, tables.TextTable]:
         "failures": tables.failures_table(run),
         "metrics": tables.metrics_table(run),
         "classes": tables.classes_table(run),
-        "training": tables.settings_table(_training(run)),
-        "environment": tables.settings_table(_environment(run)),
     }
 
 
@@ -153,6 +227,8 @@ def _training(run: Run) -> dict[str, Any]:
         "data": summary.data_words(study),
         "networks": study.space.base,
     }
+    if not study.search.is_grid:
+        settings["search"] = study.search.model_dump()
     chosen = {
         name: run.environment[name]
         for name in ("precision", "memory_format")

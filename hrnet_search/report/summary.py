@@ -10,7 +10,7 @@ from ..settings import SyntheticDetection, SyntheticPose
 from ..stats import Verdict, mean_and_deviation
 from ..study import Study
 from .frame import Arm, Run, paper_table
-from .tables import TIMES, compare_arms, interval, pairs_data, signed, with_deviation
+from .tables import STATES, TIMES, compare_arms, interval, pairs_data, signed, with_deviation
 
 TASKS = {  # kind -> what a reader calls it
     "pose": "pose estimation",
@@ -35,7 +35,7 @@ DRAWN = {  # by the package: what, and how they are shown
 
 def summary(run: Run) -> str:
     """What was trained, how often, where; the best arm; what became of the paper's order."""
-    parts = [_what(run), _how_often(run), _where(run), *_outcome(run)]
+    parts = [_what(run), _how_often(run), where(run), *_outcome(run)]
     return " ".join(part for part in parts if part)
 
 
@@ -46,10 +46,11 @@ def learnt_nothing(run: Run) -> bool:
 
 
 def progress(run: Run) -> str:
-    """As in "6 of 9 trials complete, 1 failed"."""
+    """As in "6 of 9 trials complete, 2 ended early, 1 failed"."""
     states = Counter(result.state for result in run.results)
+    early = f", {states['pruned']} {STATES['pruned']}" if states["pruned"] else ""
     failed = f", {states['failed']} failed" if states["failed"] else ""
-    return f"{states['complete']} of {run.planned} trials complete{failed}"
+    return f"{states['complete']} of {run.planned} trials complete{early}{failed}"
 
 
 def data_words(study: Study) -> str:
@@ -65,14 +66,22 @@ def data_words(study: Study) -> str:
 
 
 def _what(run: Run) -> str:
-    study = run.study
+    networks = count(len(run.arms), "network")
+    return f"{networks} for {task_words(run.study)}, {training_words(run.study)}."
+
+
+def task_words(study: Study) -> str:
+    """What the networks are for, and of detectors the framework."""
+    by = f" by {FRAMEWORKS[study.detector.framework].title}" if study.detector else ""
+    return f"{TASKS[study.task.kind]}{by}"
+
+
+def training_words(study: Study) -> str:
+    """How long each network is trained, and on what."""
     train = study.train
     length = f"{train.steps} steps" if train.steps else count(train.epochs or 0, "epoch")
     steps = f"{length} with {train.batch_size} images per step"
-    networks = count(len(run.arms), "network")
-    by = f" by {FRAMEWORKS[study.detector.framework].title}" if study.detector else ""
-    what = f"{networks} for {TASKS[study.task.kind]}{by}"
-    return f"{what}, trained for {steps} on {data_words(study)}."
+    return f"trained for {steps} on {data_words(study)}"
 
 
 def _how_often(run: Run) -> str:
@@ -81,7 +90,8 @@ def _how_often(run: Run) -> str:
     return f"{each}, {missing} not finished yet." if missing > 0 else f"{each}."
 
 
-def _where(run: Run) -> str:
+def where(run: Run) -> str:
+    """The machine, as far as the run tells."""
     found = run.environment
     parts = [found[name] for name in ("device", "cpu", "precision") if found.get(name)]
     if found.get("processes", 1) > 1:
@@ -93,11 +103,15 @@ def _where(run: Run) -> str:
 
 def _outcome(run: Run) -> list[str]:
     """The best arm and what became of the paper's order, if there is anything to compare."""
-    shown = metric(run.study.accuracy)
     if learnt_nothing(run):
-        every = f"{shown.label} is 0 in every complete trial"
-        return [f"Nothing was learnt: {every}, so no network is the best."]
+        return [nothing_words(run)]
     return [_best(run), _order(run), _differences(run)]
+
+
+def nothing_words(run: Run) -> str:
+    """What is said of a run that learnt nothing."""
+    every = f"{metric(run.study.accuracy).label} is 0 in every complete trial"
+    return f"Nothing was learnt: {every}, so no network is the best."
 
 
 def _best(run: Run) -> str:

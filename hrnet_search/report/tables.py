@@ -23,6 +23,7 @@ COSTS = ("profile.params", "profile.macs", "profile.paper_gflops")
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 NONE = "n/a"
+STATES = {"complete": "complete", "pruned": "ended early", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,12 @@ def ablation_data(run: Run) -> pd.DataFrame:
 
 def _ablation_row(run: Run, arm: Arm) -> dict[str, Any]:
     key = run.study.accuracy
-    mean, deviation = _spread(arm, key)
+    mean, deviation = spread(arm, key)
     row: dict[str, Any] = {"arm": arm.name}
     row |= {name: arm.arguments.get(name) for name in paper_arguments(run)}
     network = arm.network
     row["fusion_units"] = network.num_fusions if isinstance(network, ArchSpec) else None
-    row |= {cost: _spread(arm, cost)[0] for cost in _costs(run)}
+    row |= {cost: spread(arm, cost)[0] for cost in _costs(run)}
     row |= {key: mean, f"{key}.deviation": deviation, "seeds": len(arm.values(key))}
     if arm is run.reference:
         row |= {"difference": None, "low": None, "high": None, "pairs": None}
@@ -210,7 +211,7 @@ def trials_table(run: Run) -> TextTable:
     for result in run.results:
         value = shown.show(result.value(shown.key))
         row = [str(result.trial), result.arm, str(result.seed), value]
-        rows.append([*row, f"{result.seconds:.1f}", result.state])
+        rows.append([*row, f"{result.seconds:.1f}", STATES[result.state]])
     return TextTable(columns, rows)
 
 
@@ -282,13 +283,14 @@ def _costs(run: Run) -> list[str]:
     return list(dict.fromkeys([*COSTS, run.study.cost]))
 
 
-def _spread(arm: Arm, key: str) -> tuple[float | None, float | None]:
+def spread(arm: Arm, key: str) -> tuple[float | None, float | None]:
+    """Mean over seeds and its deviation, None where not measured."""
     values = arm.values(key).values()
     return mean_and_deviation(values) if values else (None, None)
 
 
 def _cell(arm: Arm, shown: Metric) -> str:
-    return with_deviation(shown, *_spread(arm, shown.key), len(arm.values(shown.key)))
+    return with_deviation(shown, *spread(arm, shown.key), len(arm.values(shown.key)))
 
 
 def tick(value: Any) -> str:

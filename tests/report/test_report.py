@@ -1,10 +1,8 @@
 """Reports of runs made up here; expected numbers are worked out apart from the package."""
 
 import csv
-import importlib.util
 import json
 import re
-import shutil
 import statistics
 from html.parser import HTMLParser
 
@@ -445,19 +443,6 @@ def test_the_last_record_of_an_arm_and_seed_counts_and_strays_are_told(tmp_path)
     assert "9 of 9 trials complete" in text
     assert "Left out: 1 record(s)" in text
     assert read_run(run).arms[0].values("metrics.ap")[0] == 0.9
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    path = shutil.which("chromium")
-    if path is None or importlib.util.find_spec("playwright") is None:
-        pytest.skip("needs playwright and a chromium on the PATH")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.browser
