@@ -77,7 +77,7 @@ def _start(cpus: int) -> None:
 
     ray.init(
         address="local",
-        num_cpus=cpus + 1,  # one more for what Ray Train reserves beside Tune
+        num_cpus=cpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
