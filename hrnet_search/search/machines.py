@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def _start(cpus: int) -> None:
 
     ray.init(
         address="local",
-        num_cpus=cpus + 1,  # one more for what Ray Train reserves beside Tune
+        num_cpus=cpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -139,7 +139,7 @@ def probe() -> None:
     _join(sys.argv[1])
     import ray
 
-    class Nothing:  # an actor
+    class Nothing:
         def do(self) -> None:
             """Nothing."""
 
@@ -177,10 +177,7 @@ def check_machines(folder: Path, *, files: Sequence[Path] = (), processes: int =
     Raises:
         InputError: A machine cannot; it is named.
     """
-    if max(_rooms(), default=0) < processes:
-        what = "GPUs" if capacity()[1] else "CPUs"
-        rule = f"no machine of the cluster has so many {what}"
-        raise InputError(rule, key="train.processes", value=processes)
+    _check_room(processes)
     while not folder.exists():
         folder = folder.parent
     word, marker = secrets.token_hex(16), folder.absolute() / f".machines-{secrets.token_hex(4)}"
@@ -190,15 +187,25 @@ def check_machines(folder: Path, *, files: Sequence[Path] = (), processes: int =
         seen = _look_everywhere(marker, paths)
     finally:
         marker.unlink()
-    for host, (versions, found, sizes) in seen.items():
+    for host, (versions, found, sizes) in seen:
         _check_versions(host, versions)
         if found != word:
             rule = f"is not the same folder on machine {host}; all machines must share it"
             raise InputError(rule, key="--out", value=str(folder))
         for path, size in zip(paths, sizes, strict=True):
-            if size != _size(path):
+            if size != (-1 if path.is_dir() else path.stat().st_size):
                 rule = f"is missing on machine {host}, or differs; all machines must have it"
                 raise InputError(rule, value=str(path))
+
+
+def _check_room(processes: int) -> None:
+    gpus = capacity()[1]
+    if gpus and not _gpus():  # the device of all trials is chosen here
+        rule = "the cluster has GPUs, this machine has none; run the command on one that has"
+        raise InputError(rule, key="--address")
+    if max(_rooms(), default=0) < processes:
+        rule = f"no machine of the cluster has so many {'GPUs' if gpus else 'CPUs'}"
+        raise InputError(rule, key="train.processes", value=processes)
 
 
 def _check_versions(host: str, versions: dict[str, str | None]) -> None:
@@ -210,8 +217,8 @@ def _check_versions(host: str, versions: dict[str, str | None]) -> None:
             raise InputError(rule, key="--address")
 
 
-def _look_everywhere(marker: Path, paths: list[Path]) -> dict[str, Any]:
-    """Host -> what `look` returns there.
+def _look_everywhere(marker: Path, paths: list[Path]) -> list[tuple[str, Any]]:
+    """Each machine, and what it sees, as `_eyes` returns it.
 
     Raises:
         InputError: A machine does not answer.
@@ -219,10 +226,29 @@ def _look_everywhere(marker: Path, paths: list[Path]) -> dict[str, Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    task = ray.remote(num_cpus=0, max_retries=0)(_eyes())
+    given = str(marker), list(map(str, paths)), PACKAGES
+    answers = []
+    for node in _nodes():
+        place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        host = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        answers.append((host, task.options(scheduling_strategy=place).remote(*given)))
+    return [(host, _answer(host, answer)) for host, answer in answers]
+
+
+def _eyes() -> Callable[..., Any]:
+    """What a machine runs: (versions of packages, the marker's word, sizes of paths).
+
+    Defined inside a function it travels by value; the package may be missing where it arrives.
+    """
+
     def look(marker: str, paths: list[str], packages: tuple[str, ...]) -> tuple[Any, ...]:
-        # Defined in here it travels by value: the package may be missing where it arrives.
         import importlib
+        import importlib.metadata
         import os
+
+        def size(path: str) -> int | None:
+            return os.path.getsize(path) if os.path.isfile(path) else None
 
         versions: dict[str, str | None] = dict.fromkeys(packages)
         for package in packages:
@@ -236,17 +262,9 @@ def _look_everywhere(marker: Path, paths: list[Path]) -> dict[str, Any]:
                 found = file.read()
         except OSError:
             found = None
-        sizes = [os.path.getsize(p) if os.path.isfile(p) else os.path.isdir(p) for p in paths]
-        return versions, found, sizes
+        return versions, found, [-1 if os.path.isdir(p) else size(p) for p in paths]
 
-    task = ray.remote(num_cpus=0, max_retries=0)(look)
-    given = str(marker), list(map(str, paths)), PACKAGES
-    answers = {}
-    for node in _nodes():
-        place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        host = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        answers[host] = task.options(scheduling_strategy=place).remote(*given)
-    return {host: _answer(host, answer) for host, answer in answers.items()}
+    return look
 
 
 def _answer(host: str, answer: Any) -> Any:
@@ -255,13 +273,8 @@ def _answer(host: str, answer: Any) -> Any:
     try:
         return ray.get(answer, timeout=ANSWER_SECONDS)
     except ray.exceptions.RayError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise InputError(f"machine {host} runs nothing ({reason})", key="--address") from None
-
-
-def _size(path: Path) -> int:
-    """In bytes; of a folder, whether it is one."""
-    return path.stat().st_size if path.is_file() else path.is_dir()
 
 
 def capacity() -> tuple[int, int]:

@@ -1,8 +1,10 @@
 """One trial by several processes: Ray Train starts them, inside the trial that Ray Tune started.
 
 Tune's trial reserves the CPUs and GPUs of all its processes; Train's own reservation is next to
-nothing. Where a trial's worker is killed, Ray 2.60 never frees what Train had reserved (its
-cleaner asks the dashboard, which does not run), and the next trial would wait for ever.
+nothing, and of something else: a mark that each machine has, so that the processes are where
+their trial is, and also start where all CPUs are reserved. Where a trial's worker is killed, Ray
+2.60 never frees what Train had reserved (its cleaner asks the dashboard, which does not run), and
+the next trial would wait for ever.
 """
 
 import os
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.util
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -21,7 +24,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ..files import read_json
 from .job import Job
 
-NEXT_TO_NOTHING = 0.001  # CPUs reserved by Train for each process
+NEXT_TO_NOTHING = 0.001  # of the machine's mark, reserved by Train for each process
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -51,7 +54,7 @@ def run_shared(folder: Path, processes: int) -> None:
             },
             torch_config=Unconnected(),
             scaling_config=ScalingConfig(
-                num_workers=processes, resources_per_worker={"CPU": NEXT_TO_NOTHING}
+                num_workers=processes, resources_per_worker={_mark(): NEXT_TO_NOTHING}
             ),
             run_config=RunConfig(
                 name="train",
@@ -65,6 +68,11 @@ def run_shared(folder: Path, processes: int) -> None:
         except WorkerGroupError:
             if not has_result(folder):  # else the first process failed, and has said how
                 raise
+
+
+def _mark() -> str:
+    """What Ray calls this machine among the resources, of which each has 1."""
+    return f"node:{ray.util.get_node_ip_address()}"
 
 
 def _work(config: dict[str, Any]) -> None:
