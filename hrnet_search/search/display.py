@@ -116,8 +116,8 @@ class Display:
             text = f"{self.metric.label} {value}  in {result.seconds:.0f} s"
             self.say(f"[green]done[/]    {escape(_name(job))}: {text}")
 
-    def grow(self, total: int) -> None:
-        """The study has another number of trials than was thought."""
+    def expect(self, total: int) -> None:
+        """The study has so many trials: fewer, where networks were ended early."""
         if total != self.total:
             self.total = total
             self.progress.update(self.overall, total=total * self.steps)

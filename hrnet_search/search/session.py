@@ -116,7 +116,8 @@ class Session:
             self._count_failure(result)
             budget = self.ledger.study.search.failure_budget
             if self._failed_in_a_row == budget and self.ledger.unfinished():
-                raise Halted("stopped", f"the first {budget} trials have all failed")
+                reason = f"the first {budget} trials have all failed; the same command goes on"
+                raise Halted("stopped", reason)
 
     def _count_failure(self, result: Result) -> None:
         """Failures count until the first trial that does not fail."""

@@ -72,6 +72,7 @@ class LedgerSearch(Searcher):
         number = self.numbers.pop(trial_id)
         ended, again = self.ledger.finish(number)
         self.display.finish(number, ended, again=again)
+        self.display.expect(self.ledger.total())
         self.session.end(number, ended, again=again)
         self.session.tick()
 
