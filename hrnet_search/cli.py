@@ -1,7 +1,6 @@
 """The command line: parse, call one function, print. Heavy imports wait for their command."""
 
 import argparse
-import errno
 import itertools
 import os
 import shlex
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from .blueprint import HEADS, head_of
 from .cost import cost, text
 from .errors import InputError, nearest_name
+from .files import DISK_FULL, is_disk_full
 from .paper.costs import COSTS
 from .presets import TASK_SETTINGS
 
@@ -160,12 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # e.g. piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not is_disk_full(error):
             raise
-        print(
-            f"hrnet-search: {error.strerror}: free some space, then run it again", file=sys.stderr
-        )
+        print(f"hrnet-search: {DISK_FULL}", file=sys.stderr)
         return FAILED_TRIALS
 
 

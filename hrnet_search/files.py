@@ -1,6 +1,7 @@
 """Files that are whole or absent: written to a temporary name, flushed, then renamed."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+
+DISK_FULL = "the disk is full; free some space, then run the same command again"
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -93,6 +96,17 @@ def require_writable(folder: Path, *, key: str) -> None:
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise InputError(f"cannot be written to ({error})", key=key, value=str(folder)) from None
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether nothing is wrong but that: all goes on when there is space again.
+
+    SQLite, and with it Optuna, and whatever reaches us through Ray, say so in a text.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    texts = ("database or disk is full", os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    return any(text in str(error) for text in texts)
 
 
 def _umask() -> int:

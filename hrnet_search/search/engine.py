@@ -18,13 +18,21 @@ from rich.markup import escape
 from ..arch import ArchSpec
 from ..blueprint import min_size
 from ..errors import InputError
-from ..files import read_json, require_writable, write_atomic, write_json
+from ..files import (
+    DISK_FULL,
+    is_disk_full,
+    read_json,
+    require_writable,
+    write_atomic,
+    write_json,
+)
 from ..progress import bar
 from ..rivals import Rival
+from ..settings import Files
 from ..space import Value
 from ..study import Study
 from .display import Display
-from .job import CHECKPOINT, DISK_FULL, is_disk_full
+from .job import CHECKPOINT
 from .ledger import Ledger, set_aside
 from .machines import capacity, check_machines, connect, default_jobs, resources
 from .provenance import changes, environment
@@ -112,8 +120,9 @@ def run_study(
 
 def _check_machines(ledger: Ledger, ready: "Ready") -> None:
     """Whether every machine of a cluster has what trials read."""
-    train = ledger.study.train
+    train, data = ledger.study.train, ledger.study.data
     files = [ready.data.folder, *([Path(train.pretrained)] if train.pretrained else [])]
+    files += [Path(data.root)] if isinstance(data, Files) else []
     check_machines(ledger.folder, files=files, processes=train.processes)
 
 

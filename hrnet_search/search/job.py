@@ -1,7 +1,5 @@
 """What driver and workers say to each other: `trial.json`, and later a word in `stop.json`."""
 
-import errno
-import os
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +11,6 @@ from ..result import Result
 from ..space import Value
 
 CHECKPOINT = "checkpoint.pt"  # in a trial's folder
-DISK_FULL = "the disk is full; free some space, then run the same command again"
 Word = Literal["prune", "pause"]
 
 
@@ -94,14 +91,3 @@ def lost(job: Job) -> Result:
 def now() -> str:
     """ISO 8601, UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Then nothing has failed: all goes on when there is space again.
-
-    SQLite, and with it Optuna, and whatever reaches us through Ray, say so in a text.
-    """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    texts = ("database or disk is full", os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
-    return any(text in str(error) for text in texts)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from ..files import read_json, write_atomic, write_json
+from ..files import is_disk_full, read_json, write_atomic, write_json
 from ..networks import initialise, network
 from ..result import CLASS_FIGURES, Result
 from ..study import Study, load_study
@@ -30,7 +30,7 @@ from ..training import (
     is_lost,
     train,
 )
-from .job import CHECKPOINT, Job, heard, is_disk_full, now
+from .job import CHECKPOINT, Job, heard, now
 
 Report = Callable[[dict[str, float]], None]
 

@@ -7,8 +7,8 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
+from ..files import DISK_FULL, is_disk_full
 from .display import Display
-from .job import DISK_FULL, is_disk_full
 from .ledger import Ledger
 from .session import Halted, Session
 
