@@ -50,6 +50,23 @@ class StuckError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Ready:
+    """What was found out about a study before anything is trained.
+
+    Args:
+        data: Where the prepared data lies.
+        hardware: What networks are trained on.
+        steps: Of one trial.
+        pretrained: Checksum of the checkpoint that networks start from, or None.
+    """
+
+    data: Any
+    hardware: Any
+    steps: int
+    pretrained: str | None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a run ended.
 
@@ -118,7 +135,7 @@ def run_study(
             return _run_trials(ledger, ready, jobs=jobs, address=address, console=console)
 
 
-def _check_machines(ledger: Ledger, ready: "Ready") -> None:
+def _check_machines(ledger: Ledger, ready: Ready) -> None:
     """Whether every machine of a cluster has what trials read."""
     train, data = ledger.study.train, ledger.study.data
     files = [ready.data.folder, *([Path(train.pretrained)] if train.pretrained else [])]
@@ -127,7 +144,7 @@ def _check_machines(ledger: Ledger, ready: "Ready") -> None:
 
 
 def _run_trials(
-    ledger: Ledger, ready: "Ready", *, jobs: int, address: str | None, console: Console
+    ledger: Ledger, ready: Ready, *, jobs: int, address: str | None, console: Console
 ) -> Outcome:
     """Run what is missing, and say how it ended; `status.json` says so too."""
     study, results = ledger.study, ledger.results()
@@ -142,7 +159,7 @@ def _run_trials(
             _announce(ledger, jobs, console)
             with display:
                 _run_rounds(ledger, display, session, address)
-        ending, reason = "finished", _why_fewer(ledger, session)
+        ending, reason = "finished", _why_fewer(ledger)
         if session.is_closing and ledger.unfinished():
             ending, reason = "paused", session.used_up()
     except Halted as halted:
@@ -162,29 +179,12 @@ def _announce(ledger: Ledger, jobs: int, console: Console) -> None:
     console.print(say, highlight=False)
 
 
-def _why_fewer(ledger: Ledger, session: Session) -> str:
+def _why_fewer(ledger: Ledger) -> str:
     """Why a search trained fewer networks than it was asked for; empty if it did not."""
     proposals = ledger.proposals
     if proposals is None:
         return ""
     return "; ".join(filter(None, [*proposals.dropped, proposals.ended]))
-
-
-@dataclass(frozen=True)
-class Ready:
-    """What was found out about a study before anything is trained.
-
-    Args:
-        data: Where the prepared data lies.
-        hardware: What networks are trained on.
-        steps: Of one trial.
-        pretrained: Checksum of the checkpoint that networks start from, or None.
-    """
-
-    data: Any
-    hardware: Any
-    steps: int
-    pretrained: str | None
 
 
 def check(study: Study, console: Console) -> Ready:
