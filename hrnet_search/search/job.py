@@ -13,6 +13,7 @@ from ..result import Result
 from ..space import Value
 
 CHECKPOINT = "checkpoint.pt"  # in a trial's folder
+SCRATCH = "ray"  # in a study's folder: what Ray writes, and nobody reads
 DISK_FULL = "the disk is full; free some space, then run the same command again"
 Word = Literal["prune", "pause"]
 
