@@ -32,7 +32,7 @@ from ..settings import Files
 from ..space import Value
 from ..study import Study
 from .display import Display
-from .job import CHECKPOINT
+from .job import CHECKPOINT, SCRATCH
 from .ledger import Ledger, set_aside
 from .machines import capacity, check_machines, connect, default_jobs, resources
 from .provenance import changes, environment
@@ -118,6 +118,7 @@ def run_study(
     if fresh and (kept := set_aside(folder)):
         console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
     with Ledger(folder, study) as ledger:
+        shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of a driver that was killed
         for line in ledger.repaired:
             console.print(escape(line), highlight=False)
         if not ledger.unfinished():
@@ -384,7 +385,7 @@ def _run_round(ledger: Ledger, display: Display, session: Session) -> None:
 
     from .tuning import LedgerSearch, Pulse, train_trial
 
-    scratch = ledger.folder / "ray"
+    scratch = ledger.folder / SCRATCH
     _, gpus = capacity()
     tuner = tune.Tuner(
         tune.with_resources(

@@ -11,6 +11,7 @@ from ..result import Result
 from ..space import Value
 
 CHECKPOINT = "checkpoint.pt"  # in a trial's folder
+SCRATCH = "ray"  # in a study's folder: what Ray writes, and nobody reads
 Word = Literal["prune", "pause"]
 
 

@@ -306,8 +306,8 @@ class Ledger:
         folder = self.trial_folder(job.trial)
         folder.mkdir(parents=True, exist_ok=True)
         self._take_over(training, folder)
-        (folder / "stop.json").unlink(missing_ok=True)
         job.write(folder)
+        _clear(folder)
         if is_new:
             self._add(job.params, job.key, job.seed)
         training.state = "running"
@@ -513,6 +513,15 @@ class Ledger:
             state = TrialState.FAIL
         told = [v for v in values if v is not None] if state == TrialState.COMPLETE else None
         self._optuna.tell(result.trial, told, state=state)
+
+
+def _clear(folder: Path) -> None:
+    """Remove the word for an earlier attempt, and what its worker was writing when it was killed.
+
+    After `trial.json` has the new attempt: should the earlier one live, it leaves no result now.
+    """
+    for file in (folder / "stop.json", *folder.glob(".*")):
+        file.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path) -> Path | None:

@@ -22,7 +22,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ..files import read_json
-from .job import Job
+from .job import SCRATCH, Job
 
 NEXT_TO_NOTHING = 0.001  # of the machine's mark, reserved by Train for each process
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -42,7 +42,7 @@ def run_shared(folder: Path, processes: int) -> None:
     Raises:
         WorkerGroupError: A process died, or failed in a way that left no result.
     """
-    scratch = folder.parents[1] / "ray"
+    scratch = folder.parents[1] / SCRATCH
     scratch.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as private:
         trainer = TorchTrainer(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_engine import run
+from running import SMOKE, run
 
 from hrnet_search.files import read_json_lines
 
@@ -28,12 +28,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_stops_the_study_which_then_goes_on(small_disk: Path, free: int) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(SIZE - free))
-    stopped = run(small_disk)
+    stopped = run(SMOKE, small_disk)
     assert stopped.returncode == 1, stopped.stderr
     assert "the disk is full; free some space" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     ballast.unlink()
-    done = run(small_disk)
+    done = run(SMOKE, small_disk)
     assert done.returncode == 0, done.stderr
     lines = read_json_lines(small_disk / "runs" / "smoke" / "results.jsonl")
     assert [line["state"] for line in lines] == ["complete"] * 4

@@ -205,6 +205,20 @@ def test_an_interrupted_trial_starts_again_under_its_number(tmp_path: Path) -> N
     assert len(stored(tmp_path / "s")) == 4
 
 
+def test_the_next_attempt_clears_what_was_being_written(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        job = ledger.next()
+        assert job
+        folder = ledger.trial_folder(job.trial)
+        for name in (".checkpoint.pt.a1b2c3", "stop.json"):
+            (folder / name).touch()
+    with opened(tmp_path / "s", smoke()) as ledger:
+        again = ledger.next()
+        assert again
+        assert (again.trial, again.attempt) == (job.trial, 2)
+        assert [file.name for file in folder.iterdir()] == ["trial.json"]
+
+
 def test_a_result_that_was_not_told_is_told_and_not_run_again(tmp_path: Path) -> None:
     with opened(tmp_path / "s", smoke()) as ledger:
         job = ledger.next()
