@@ -208,7 +208,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
 
         print(rehearse(study, options.out / "runs" / study.name))
         return DONE
-    from .search.engine import StuckError, run_study
+    from .search.engine import run_study
 
     reports = options.out / "reports" / study.name
     require_writable(reports, key="--out")
@@ -230,9 +230,6 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             raise  # nothing was begun
         print(f"Interrupted. To continue the study:  {command}", file=sys.stderr)
         return INTERRUPTED
-    except StuckError as error:
-        print(f"hrnet-search: {error}", file=sys.stderr)
-        return FAILED_TRIALS
     if outcome.reason:
         print(f"{study.name}: {outcome.reason}", file=sys.stderr)
     status = _finish(outcome.folder, reports)

@@ -50,6 +50,7 @@ REPORTS = 50  # in a training, about
 LOOK = 20  # steps on a GPU between two looks at the losses
 TOO_LARGE = 100  # times the first loss: no network that learns stays above that
 PATIENCE = 50  # steps, or a tenth of the training if that is more, that it may
+ASK_SECONDS = 1.0  # between two looks at what a driver wants
 MAX_SEED = 1000  # seeds of a study are below
 
 CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, ARM
@@ -576,10 +577,11 @@ class Checkpoint:
         identity: What makes this training the one it is, as JSON values.
         minutes: Between two savings.
         keep: Keep a copy of each saving, `<name>-<step>.pt`.
-        limit: Longest time of the training in seconds; None: as long as it takes.
 
     Attributes:
+        limit: Longest time of the training in seconds; None: as long as it takes.
         step: How far the training in the file had come; 0 if there is none.
+        ask: Called about once a second while training goes on; what it raises ends it.
         history: What had been reported by then; what is in the list is saved with the rest.
         leave: Set it to have the training saved at the next step and left.
     """
@@ -591,10 +593,12 @@ class Checkpoint:
         minutes: float,
         *,
         keep: bool = False,
-        limit: float | None = None,
     ) -> None:
         self.file, self.identity, self.minutes = file, dict(identity), minutes
-        self.keep, self.limit, self.leave = keep, limit, False
+        self.keep, self.leave = keep, False
+        self.limit: float | None = None
+        self.ask: Callable[[], None] | None = None
+        self._asked = time.monotonic()
         self._content = self._read()
         self.step: int = self._content["step"] if self._content else 0
         self.history: list[dict[str, float]] = self._content["history"] if self._content else []
@@ -617,9 +621,13 @@ class Checkpoint:
         Raises:
             TooLong: It is past the limit.
         """
+        now = time.monotonic()
+        if self.ask is not None and now - self._asked > ASK_SECONDS:
+            self._asked = now
+            self.ask()
         if self.limit is not None and self.seconds > self.limit:
             raise TooLong(f"training took longer than {self.limit:g} seconds")
-        return self.leave or time.monotonic() - self._latest >= 60 * self.minutes
+        return self.leave or now - self._latest >= 60 * self.minutes
 
     def write(self, state: State, rank: int = 0) -> None:
         """Replace the file; every process of a group calls this, the first writes.

@@ -124,7 +124,7 @@ class Display:
             self._show_overall()
 
     def say(self, text: str) -> None:
-        self.progress.console.print(text, highlight=False)
+        self.progress.console.print(text, highlight=False, soft_wrap=True)
 
     def _keep_best(self, result: Result) -> None:
         value = result.value(self.metric.key)
@@ -146,7 +146,7 @@ class Display:
         if self.best is not None:
             value = self.metric.show(self.best.value(self.metric.key))
             status += f", best {self.metric.label} {value}"
-        if not self.study.search.is_grid:
+        if not self.study.search.is_grid and self.console.is_terminal:
             size, area = front_of(self.study, self.results)
             status += f", front {size}" if area is None else f", front {size} (area {area:.3g})"
         self.progress.update(self.overall, status=status)

@@ -45,10 +45,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Profiler = Callable[[ArchSpec | Rival], dict[str, float]]
 
 
-class StuckError(RuntimeError):
-    """Ray could not bring a single trial to its end."""
-
-
 @dataclass(frozen=True)
 class Ready:
     """What was found out about a study before anything is trained.
@@ -108,7 +104,6 @@ def run_study(
     Raises:
         InputError: The data or a folder is not as it must be; nothing was changed.
         KeyboardInterrupt: Ctrl-C; the ledger holds what was done.
-        StuckError: Ray could not bring a trial to its end.
     """
     folder = out / "runs" / study.name
     require_writable(folder, key="--out")
@@ -121,10 +116,9 @@ def run_study(
         shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of a driver that was killed
         for line in ledger.repaired:
             console.print(escape(line), highlight=False)
-        if not ledger.unfinished():
-            ledger.keep_study()
-            console.print(f"{study.name}: all {ledger.total()} trials are done", highlight=False)
-            return Outcome(folder, "finished", "")
+        # A search must ask its sampler whether there is more, and so needs the data.
+        if study.search.is_grid and not ledger.unfinished():
+            return _conclude(ledger, console)
         # Who is there decides how many trials run at a time.
         with connect(address, cpus=0) if address is not None else contextlib.nullcontext():
             jobs = jobs or default_jobs(address, study.train.processes)
@@ -134,6 +128,17 @@ def run_study(
             _make_ready(ledger, ready, jobs, command, file, console)
             ledger.keep_study()
             return _run_trials(ledger, ready, jobs=jobs, address=address, console=console)
+
+
+def _conclude(ledger: Ledger, console: Console) -> Outcome:
+    """There is nothing to run, whatever the last driver has left."""
+    ledger.keep_study()
+    console.print(f"{ledger.study.name}: all {ledger.total()} trials are done", highlight=False)
+    record = ledger.folder / "environment.json"
+    if record.exists():
+        before = read_json(record)
+        Session(ledger, jobs=before["jobs"], steps=before["steps"]).write("finished")
+    return Outcome(ledger.folder, "finished", "")
 
 
 def _check_machines(ledger: Ledger, ready: Ready) -> None:
@@ -148,23 +153,30 @@ def _run_trials(
     ledger: Ledger, ready: Ready, *, jobs: int, address: str | None, console: Console
 ) -> Outcome:
     """Run what is missing, and say how it ended; `status.json` says so too."""
-    study, results = ledger.study, ledger.results()
+    study = ledger.study
     session = Session(ledger, jobs=jobs, steps=ready.steps)
-    display = Display(console, study, total=ledger.total(), steps=ready.steps, before=results)
     ending: Ending = "interrupted"
     reason = ""
     try:
         measure = functools.partial(_measured, ledger, _profiler(study))
         ledger.plan(steps=ready.steps, measure=measure)
-        if ledger.propose():
-            _announce(ledger, jobs, console)
-            with display:
-                _run_rounds(ledger, display, session, address)
+        if not ledger.propose():
+            ending, reason = "finished", _why_fewer(ledger)
+            say = f"{study.name}: all {ledger.total()} trials are done"
+            console.print(say, highlight=False)
+            return Outcome(ledger.folder, ending, reason)
+        _announce(ledger, jobs, console)
+        total, before = ledger.total(), ledger.results()
+        with Display(console, study, total=total, steps=ready.steps, before=before) as display:
+            _run_rounds(ledger, display, session, address)
         ending, reason = "finished", _why_fewer(ledger)
         if session.is_closing and ledger.unfinished():
             ending, reason = "paused", session.used_up()
     except Halted as halted:
         ending, reason = halted.ending, halted.reason
+    except Exception as error:
+        ending, reason = "stopped", f"{type(error).__name__}: {error}"
+        raise
     finally:
         with contextlib.suppress(OSError):  # the disk may be full
             session.write(ending, reason)
@@ -371,12 +383,21 @@ def _run_rounds(ledger: Ledger, display: Display, session: Session, address: str
                 if is_disk_full(error):
                     raise Halted("stopped", DISK_FULL) from None
                 display.say(escape(f"Ray stopped ({type(error).__name__}: {error}); going on"))
-                ledger.bury()
+                _bury(ledger, display, session)
             if session.is_closing:
                 return
             idle = idle + 1 if ledger.unfinished() == before else 0
     if idle:
-        raise StuckError(f"no trial ended in {idle} attempts; see {ledger.folder}/trials")
+        where = ledger.folder / "trials"
+        raise Halted("stopped", f"no trial ended in {idle} attempts of Ray; see {where}")
+
+
+def _bury(ledger: Ledger, display: Display, session: Session) -> None:
+    """After Ray broke down every trial that it was running has lost its worker."""
+    for number in ledger.running():
+        ended, again = ledger.finish(number)
+        display.finish(number, ended, again=again)
+        session.end(number, ended, again=again)
 
 
 def _run_round(ledger: Ledger, display: Display, session: Session) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..files import read_json, write_json
+from ..files import read_json, read_json_lines, write_json
 from ..result import Result
 from ..space import Value
 
@@ -73,15 +73,16 @@ def heard(folder: Path, *, attempt: int) -> Word | None:
     return found["word"] if found["attempt"] == attempt else None
 
 
-def lost(job: Job) -> Result:
-    """The record of an attempt whose worker died without a word."""
+def lost(job: Job, folder: Path) -> Result:
+    """The record of an attempt whose worker died without a word, with what it had reported."""
+    profile = folder.parents[1] / "profiles" / f"{job.key}.json"
     message = "the worker process died (out of memory, killed, or its machine is gone)"
     return Result(
         **asdict(job),
         state="failed",
-        profile={},
+        profile=read_json(profile) if profile.exists() else {},
         metrics={},
-        history=[],
+        history=read_json_lines(folder / "history.jsonl"),
         seconds=0.0,
         started=now(),
         ended=now(),

@@ -6,7 +6,6 @@ never read back: after a crash the ledger is opened again and what is missing is
 `results.jsonl` follow from the folders: whatever of them is lost or damaged is made anew.
 """
 
-import contextlib
 import fcntl
 import json
 import os
@@ -20,10 +19,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TextIO
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ..errors import InputError
-from ..files import read_json, write_atomic, write_json
+from ..files import read_json, read_json_lines, write_atomic, write_json
 from ..result import RETRIED, Result
 from ..space import Value
 from ..study import Study, dump_study, load_study
@@ -32,10 +32,12 @@ from .proposals import Measure, Proposal, Proposals
 from .rungs import Rungs
 from .storage import (
     encoded_params,
+    is_sound,
+    open_networks,
     open_trainings,
-    set_damaged_aside,
     training_distributions,
 )
+from .storage import set_aside as set_database_aside
 
 # A finished study stays valid when these change: they decide nothing about its trials.
 # Whether data.root still leads to the same data, its checksum decides.
@@ -46,12 +48,12 @@ HARMLESS = (
     "search.failure_budget",
 )
 LOOKS, LOOK_SECONDS = 5, 0.05  # at a lock that is held
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 STATES = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+ENDED = tuple(STATES.values())
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 
@@ -110,10 +112,9 @@ class Ledger:
         self._waiting: deque[Training] = deque()
         try:
             _check_same(folder / "study.yaml", study)
-            if kept := set_damaged_aside(folder / "study.db"):
-                self.repaired.append(f"study.db could not be read; it is kept as {kept.name}")
-            self._optuna = open_trainings(folder / "study.db", study)
-            self._reconcile()
+            jobs = self._read_jobs()
+            self._optuna = self._open_database(folder / "study.db", jobs)
+            self._reconcile(jobs)
         except BaseException:
             self.close()
             raise
@@ -134,18 +135,33 @@ class Ledger:
 
     # --- opening ---------------------------------------------------------------------------------
 
-    def _reconcile(self) -> None:
-        """Read the folders, and bring `study.db` and `results.jsonl` into line with them."""
-        jobs = self._read_jobs()
-        copies = _read_copies(self.folder / "results.jsonl")
+    def _open_database(self, file: Path, jobs: Mapping[int, Job]) -> optuna.Study:
+        """`study.db`; one that is damaged, or of other trials, is put aside for a new one."""
+        if file.exists() and not is_sound(file):
+            kept = set_database_aside(file)
+            self.repaired.append(f"study.db could not be read; it is kept as {kept.name}")
+        opened = open_trainings(file, self.study)
+        if _fits(opened, jobs) and (
+            self.study.search.is_grid or _fits_networks(open_networks(file, self.study), jobs)
+        ):
+            return opened
+        kept = set_database_aside(file)
+        self.repaired.append(f"study.db held other trials than the folders; kept as {kept.name}")
+        return open_trainings(file, self.study)
+
+    def _reconcile(self, jobs: Mapping[int, Job]) -> None:
+        """Bring `study.db` and `results.jsonl` into line with the trials' folders."""
+        copies = read_copies(self.folder / "results.jsonl")
         self._add_missing(jobs)
         stored = self._optuna.get_trials(deepcopy=False)
+        latest = {(job.key, job.seed): number for number, job in jobs.items()}
         for number, job in jobs.items():
             training = Training(
                 params=job.params, key=job.key, seed=job.seed, proposal=job.proposal, number=number
             )
             training.result = self._read_result(number, copies.get(number))
-            self._enter(training, stored[number])
+            is_repeated = latest[job.key, job.seed] > number
+            self._enter(training, stored[number], is_repeated=is_repeated)
         for trial in stored:
             if trial.number not in jobs and trial.state not in ENDED:
                 self._optuna.tell(trial.number, state=TrialState.FAIL)  # its folder is gone
@@ -196,10 +212,16 @@ class Ledger:
             write_json(file, copy.to_dict())
             return copy
 
-    def _enter(self, training: Training, stored: FrozenTrial) -> None:
+    def _enter(self, training: Training, stored: FrozenTrial, *, is_repeated: bool) -> None:
         """Put a trial that was started before into memory."""
         assert training.number is not None
-        if training.result is None and stored.state in ENDED:
+        result, folder = training.result, self.trial_folder(training.number)
+        if result is not None and stored.state not in ENDED and self._is_retried(result, folder):
+            self._keep_failure(result, folder)  # the driver died with the worker
+            training.result = None
+        if training.result is None and is_repeated and stored.state not in ENDED:
+            self._optuna.tell(training.number, state=TrialState.FAIL)  # it runs under a later one
+        if training.result is None and (stored.state in ENDED or is_repeated):
             # To delete a failed trial's `result.json` is to ask for it to be run again. That gets
             # a new number, as Optuna lets nobody change a trial that has ended.
             self._withdrawn.setdefault((training.key, training.seed), []).append(training.number)
@@ -310,6 +332,11 @@ class Ledger:
         _clear(folder)
         if is_new:
             self._add(job.params, job.key, job.seed)
+        elif self._rungs is not None:
+            # Where it was found to go on it goes on, whoever has passed there meanwhile.
+            points = read_json_lines(folder / "history.jsonl")[:-1]
+            cost = self._cost(training.key)
+            self._rungs.passed(job.trial, points, cost=cost, seed=job.seed)
         training.state = "running"
         return job
 
@@ -318,7 +345,7 @@ class Ledger:
         training = self._numbered[number]
         if self._rungs is None or training.state != "running":
             return False
-        cost = self._profile(training.key)[self.study.cost.removeprefix("profile.")]
+        cost = self._cost(training.key)
         behind = self._rungs.is_behind(number, point, cost=cost, seed=training.seed)
         if behind:
             self._say(number, "prune")
@@ -338,14 +365,13 @@ class Ledger:
         """
         training = self._numbered[number]
         folder, job = self.trial_folder(number), self.job(number)
-        result = self._fresh_result(job)
+        result = self._read_result(number, None)
         if result is None and heard(folder, attempt=job.attempt) == "pause":
             self._put_back(training)
             return None, True
-        result = result or lost(job)
+        result = result or lost(job, folder)
         if self._is_retried(result, folder):
-            write_json(folder / f"failure-{job.attempt}.json", result.to_dict())
-            self._result_file(number).unlink(missing_ok=True)
+            self._keep_failure(result, folder)
             self._put_back(training)
             return result, True
         if not self._result_file(number).exists():
@@ -353,18 +379,14 @@ class Ledger:
         self._end(training, result)
         return result, False
 
-    def bury(self) -> None:
-        """After Ray broke down: every trial it was running has lost its worker."""
-        for number in self.running():
-            self.finish(number)
-
-    def _fresh_result(self, job: Job) -> Result | None:
-        """What this attempt left; None if its worker died without a word."""
-        file = self._result_file(job.trial)
-        return Result.read(file) if file.exists() else None
+    def _keep_failure(self, result: Result, folder: Path) -> None:
+        """Note why an attempt failed, and make room for another."""
+        write_json(folder / f"failure-{result.attempt}.json", result.to_dict())
+        (folder / "result.json").unlink(missing_ok=True)
 
     def _is_retried(self, result: Result, folder: Path) -> bool:
-        failures = len(list(folder.glob("failure-*.json")))
+        own = folder / f"failure-{result.attempt}.json"  # there if the driver died meanwhile
+        failures = len([file for file in folder.glob("failure-*.json") if file != own])
         cause = (result.error or {}).get("cause")
         return cause in RETRIED and failures < self.study.search.max_failures
 
@@ -373,12 +395,12 @@ class Ledger:
         self._waiting.appendleft(training)
 
     def _end(self, training: Training, result: Result) -> None:
-        training.result, training.state = result, result.state
-        self._tell(result)
         with open(self.folder / "results.jsonl", "a") as file:
             file.write(_line(result))
             file.flush()
             os.fsync(file.fileno())
+        self._tell(result)
+        training.result, training.state = result, result.state
         if self._rungs is not None:
             self._rungs.end(result)
         if training.proposal is not None:
@@ -483,9 +505,10 @@ class Ledger:
     def _result_file(self, number: int) -> Path:
         return self.trial_folder(number) / "result.json"
 
-    def _profile(self, key: str) -> dict[str, float]:
-        found: dict[str, float] = read_json(self.folder / "profiles" / f"{key}.json")
-        return found
+    def _cost(self, key: str) -> float:
+        """Of a network that was profiled, in the unit of `study.cost`."""
+        profile = read_json(self.folder / "profiles" / f"{key}.json")
+        return float(profile[self.study.cost.removeprefix("profile.")])
 
     def _say(self, number: int, word: Literal["prune", "pause"]) -> None:
         say(self.trial_folder(number), word, attempt=self.job(number).attempt)
@@ -547,7 +570,7 @@ def _line(result: Result) -> str:
     return json.dumps(result.to_dict(), allow_nan=False) + "\n"
 
 
-def _read_copies(file: Path) -> dict[int, Result]:
+def read_copies(file: Path) -> dict[int, Result]:
     """Trial -> its line of `results.jsonl`; lines that cannot be read are left out."""
     found = {}
     for line in file.read_bytes().split(b"\n") if file.exists() else []:
@@ -566,11 +589,14 @@ def _ends_with_line(file: Path) -> bool:
 
 def _lock(path: Path) -> TextIO:
     """Hold the study until the file is closed; the system frees it when the process dies."""
-    file = open(path, "a+")  # noqa: SIM115 - stays open as long as the lock is held
-    if not _is_granted(file):
-        file.seek(0)
-        holder = file.read().strip() or "another process"
+    for _ in range(LOOKS):  # `status` holds it for an instant
+        file = open(path, "a+")  # noqa: SIM115 - stays open as long as the lock is held
+        if _is_granted(file, path):
+            break
+        holder = _holder(file)
         file.close()
+        time.sleep(LOOK_SECONDS)
+    else:
         rule = f"this study is being run by {holder}; wait for it, or stop it"
         raise InputError(rule, file=path.parent)
     file.truncate(0)
@@ -579,14 +605,38 @@ def _lock(path: Path) -> TextIO:
     return file
 
 
-def _is_granted(file: TextIO) -> bool:
-    """Whether nobody else has the lock for longer than `status` takes to look at it."""
-    for _ in range(LOOKS):
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(LOOK_SECONDS)
-    return False
+def _is_granted(file: TextIO, path: Path) -> bool:
+    """Whether the lock is ours, and the file still the one that others will find."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    return file.read().strip() or "another process"
+
+
+def _fits(stored: optuna.Study, jobs: Mapping[int, Job]) -> bool:
+    """Whether the trials of `study.db` are those of the folders, as far as both have them."""
+    return all(
+        (trial.user_attrs.get("key"), trial.user_attrs.get("seed"))
+        == (jobs[trial.number].key, jobs[trial.number].seed)
+        for trial in stored.get_trials(deepcopy=False)
+        if trial.number in jobs
+    )
+
+
+def _fits_networks(stored: optuna.Study, jobs: Mapping[int, Job]) -> bool:
+    """Likewise for the proposals."""
+    keys = {job.proposal: job.key for job in jobs.values()}
+    return all(
+        trial.user_attrs.get("key") == keys[trial.number]
+        for trial in stored.get_trials(deepcopy=False)
+        if trial.number in keys
+    )
 
 
 def _check_same(path: Path, study: Study) -> None:

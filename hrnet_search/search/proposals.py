@@ -80,6 +80,10 @@ class Proposals:
         for trial in self._stored.get_trials(deepcopy=False):
             self._sampler.add_trial(trial)
             self._remember(trial)
+        self.ended = self._stored.user_attrs.get("ended", "")
+        self._parents = self._stored.user_attrs.get("parents", {})
+        for name, value in self._parents.items():
+            self._sampler._storage.set_study_system_attr(self._sampler._study_id, name, value)
 
     def __len__(self) -> int:
         return len(self._trials())
@@ -91,7 +95,9 @@ class Proposals:
 
     def next(self) -> Proposal | None:
         """The next network that is worth training; None, and `ended` says why, if there is none."""
-        for _ in range(PATIENCE):
+        if self.ended:
+            return None
+        for _ in range(PATIENCE + len(self.study.search.start)):
             if proposal := self._settle(self._ask()):
                 return proposal
         return self._at_random()
@@ -133,7 +139,11 @@ class Proposals:
 
     def _remember(self, trial: FrozenTrial) -> None:
         attributes = trial.user_attrs
-        if attributes.get("fate") == "new":
+        fate = attributes.get("fate")
+        if trial.number < len(self.study.search.start) and fate in ("infeasible", "duplicate"):
+            reason = f"search.start.{trial.number} is not trained: {attributes['reason']}"
+            self.dropped.append(reason)
+        if fate == "new":
             proposal = Proposal(
                 number=trial.number, params=attributes["params"], key=attributes["key"]
             )
@@ -148,7 +158,17 @@ class Proposals:
         if params is not None:
             self._sampler.enqueue_trial(encoded_params(params))
         self._sampler.sampler = _sampler(self.study.search, number)
-        return self._sampler.ask(self._distributions)
+        trial = self._sampler.ask(self._distributions)
+        self._keep_parents()
+        return trial
+
+    def _keep_parents(self) -> None:
+        """Whom evolution has chosen as parents of a generation: Optuna has them in its storage."""
+        attributes = self._sampler._storage.get_study_system_attrs(self._sampler._study_id)
+        parents = {name: value for name, value in attributes.items() if "parent" in name}
+        if parents != self._parents:
+            self._stored.set_user_attr("parents", parents)
+            self._parents = parents
 
     def _settle(self, trial: optuna.Trial) -> Proposal | None:
         """Decide a proposal and keep it; None if it is not to be trained."""
@@ -158,9 +178,6 @@ class Proposals:
             trial.set_constraint(name, value)
         for name, value in {"fate": fate, "params": params, **attributes}.items():
             trial.set_user_attr(name, value)
-        if fate == "infeasible" and trial.number < len(self.study.search.start):
-            reason = attributes["reason"]
-            self.dropped.append(f"search.start.{trial.number} is not trained: {reason}")
         if fate != "new":
             state, values = TrialState.PRUNED, None
             if fate == "duplicate":
@@ -209,16 +226,14 @@ class Proposals:
             if proposal := self._settle(self._ask(params)):
                 return proposal
             measured.add(self._key(params))
-        if self.study.space.size <= MAX_GRID:
-            self.ended = (
-                f"all {len(self.kept)} networks of the space that can be trained here "
-                "have been proposed"
-            )
-        else:
-            self.ended = (
-                f"none of {DRAWS} networks drawn at random is new and within the limits; "
-                "a wider space or higher space.limits would have more"
-            )
+        self.ended = (
+            f"all {len(self.kept)} networks of the space that can be trained here "
+            "have been proposed"
+            if self.study.space.size <= MAX_GRID
+            else f"none of {DRAWS} networks drawn at random is new and within the limits; "
+            "a wider space or higher space.limits would have more"
+        )
+        self._stored.set_user_attr("ended", self.ended)
         return None
 
     def _is_worth(self, params: dict[str, Value]) -> bool:

@@ -21,11 +21,8 @@ def rehearse(study: Study, folder: Path) -> str:
     Args:
         study: The study.
         folder: `runs/<study>`, which need not be there.
-
-    Raises:
-        InputError: Records there are damaged.
     """
-    ended = [Result.from_dict(record) for record in read_json_lines(folder / "results.jsonl")]
+    ended = list(read_copies(folder / "results.jsonl").values())
     lines = _grid(study, ended) if study.search.is_grid else _search(study, ended)
     return "\n".join([*lines, "Nothing was run."])
 

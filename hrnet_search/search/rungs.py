@@ -6,6 +6,7 @@ itself. Everything here is in memory and follows from the histories of the trial
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import optuna
@@ -44,23 +45,32 @@ class Rungs:
             cost: The network's, in the unit of `study.cost`.
             seed: Of the training.
         """
-        name = self.study.accuracy.removeprefix("metrics.")
-        evaluation = point["step"] * self.study.train.evaluations // self.steps
-        if name not in point or evaluation >= self.study.train.evaluations:
+        evaluation = self._evaluation(point)
+        if evaluation is None:
             return False
         if (number, evaluation) not in self._decided:
-            trial = self._trial(number, (self.bin(cost), seed))
-            trial.report(point[name], evaluation)
+            trial = self._enter(number, point, (self.bin(cost), seed))
             self._decided[number, evaluation] = trial.should_prune()
         return self._decided[number, evaluation]
+
+    def passed(
+        self, number: int, points: Iterable[dict[str, Any]], *, cost: float, seed: int
+    ) -> None:
+        """Enter points at which a training was found to go on, whatever others did since then."""
+        for point in points:
+            evaluation = self._evaluation(point)
+            if evaluation is not None and (number, evaluation) not in self._decided:
+                trial = self._enter(number, point, (self.bin(cost), seed))
+                if self.study.search.scheduler != "median":  # the others note their rungs by it
+                    trial.should_prune()
+                self._decided[number, evaluation] = False
 
     def end(self, result: Result) -> None:
         """Enter how a training ended, with all points of its history that are not known yet."""
         cost = result.value(self.study.cost)
         if cost is None:
             return  # it failed before it was profiled, so nothing was compared
-        for point in result.history:
-            self.is_behind(result.trial, point, cost=cost, seed=result.seed)
+        self.passed(result.trial, result.history, cost=cost, seed=result.seed)
         trial = self._trials.get(result.trial)
         value = result.value(self.study.accuracy)
         group = self._groups.get((self.bin(cost), result.seed))
@@ -78,6 +88,19 @@ class Rungs:
         if len(self.study.goals) < 2:
             return 0
         return math.floor(math.log(cost) / math.log(self.study.search.cost_bin))
+
+    def _evaluation(self, point: dict[str, Any]) -> int | None:
+        """Number of the evaluation, from 1; None if there was none, or it is the last."""
+        name = self.study.accuracy.removeprefix("metrics.")
+        evaluation = int(point["step"]) * self.study.train.evaluations // self.steps
+        is_last = evaluation >= self.study.train.evaluations
+        return None if name not in point or is_last else evaluation
+
+    def _enter(self, number: int, point: dict[str, Any], group: Group) -> optuna.Trial:
+        trial = self._trial(number, group)
+        value = point[self.study.accuracy.removeprefix("metrics.")]
+        trial.report(value, int(point["step"]) * self.study.train.evaluations // self.steps)
+        return trial
 
     def _trial(self, number: int, group: Group) -> optuna.Trial:
         if group not in self._groups:

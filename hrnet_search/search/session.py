@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Literal
 
-from ..files import read_user_json, write_json
+from ..files import read_json_lines, read_user_json, write_json
 from ..pareto import front, hypervolume
 from ..result import METRICS, Result
 from ..stats import mean_and_deviation
@@ -22,7 +22,7 @@ from .ledger import Ledger
 STATUS_SECONDS = 2.0  # between two writings of status.json
 GRACE = 60.0  # seconds that workers have to save when the budget is used up
 
-Ending = Literal["running", "finished", "interrupted", "paused", "stopped"]
+Ending = Literal["finished", "interrupted", "paused", "stopped"]
 
 
 class Halted(BaseException):
@@ -95,15 +95,17 @@ class Session:
         if time.monotonic() - self._written >= STATUS_SECONDS:
             self.write("running")
 
-    def hear(self, number: int, point: dict[str, Any]) -> bool:
-        """A trial has reported; is it stopped there?"""
+    def hear(self, number: int, point: dict[str, Any]) -> None:
+        """A trial has reported."""
         before = self.points.get(number, {}).get("step", 0)
         self._steps_done += max(0, point["step"] - before)
         self.points[number] = point
-        return self.ledger.report(number, point)
+        self.ledger.report(number, point)
 
     def begin(self, number: int) -> None:
-        self.points[number] = {}
+        """A trial is started; one that goes on reports again what it had reported."""
+        points = read_json_lines(self.ledger.trial_folder(number) / "history.jsonl")
+        self.points[number] = points[-1] if points else {}
 
     def end(self, number: int, result: Result | None, *, again: bool) -> None:
         """A trial has ended, or is to be started again.
@@ -144,12 +146,12 @@ class Session:
             "a larger search.budget goes on"
         )
 
-    def write(self, state: Ending, reason: str = "") -> None:
+    def write(self, state: Ending | Literal["running"], reason: str = "") -> None:
         """Write `status.json`."""
         write_json(self.ledger.folder / "status.json", self.status(state, reason))
         self._written = time.monotonic()
 
-    def status(self, state: Ending, reason: str = "") -> dict[str, Any]:
+    def status(self, state: str, reason: str = "") -> dict[str, Any]:
         """What `status.json` says."""
         ledger, results = self.ledger, self.ledger.results()
         size, area = front_of(ledger.study, results)

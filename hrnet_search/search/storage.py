@@ -34,13 +34,11 @@ def open_networks(file: Path, study: Study) -> optuna.Study:
     return _open(file, f"{study.name}/networks", study.goals)
 
 
-def set_damaged_aside(file: Path) -> Path | None:
-    """Move a file that SQLite cannot read out of the way; returns where to, None if it is sound.
+def set_aside(file: Path) -> Path:
+    """Move a file that is of no use out of the way; returns where to.
 
     Nothing is lost by it: the trials' folders hold all that is needed to make it anew.
     """
-    if not file.exists() or _is_sound(file):
-        return None
     kept = file.with_name(f"{file.name}.damaged-{datetime.now():%Y%m%d-%H%M%S-%f}")
     file.rename(kept)
     for part in ("-journal", "-wal", "-shm"):  # of the damaged file; SQLite would play them back
@@ -48,8 +46,8 @@ def set_damaged_aside(file: Path) -> Path | None:
     return kept
 
 
-def _is_sound(file: Path) -> bool:
-    """Whether SQLite finds no fault, and Optuna's own tables are there (or nothing at all)."""
+def is_sound(file: Path) -> bool:
+    """Whether SQLite finds no fault in a file, and Optuna's own tables are there."""
     try:
         with closing(sqlite3.connect(file)) as database:
             if database.execute("PRAGMA quick_check").fetchone() != ("ok",):

@@ -63,6 +63,8 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
     environment["host"] = platform.node()
     study = load_study(folder.parents[1] / "study.yaml")
     started, checkpoint = now(), _checkpoint(folder)
+    checkpoint.limit = study.search.limit_seconds
+    checkpoint.ask = lambda: _heed(folder, job, checkpoint, part)
     history = checkpoint.history
     write_atomic(folder / "history.jsonl", "".join(f"{json.dumps(e)}\n" for e in history))
     if checkpoint.step:
@@ -78,7 +80,7 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
 
             def record(entry: dict[str, float]) -> None:
                 history.append(entry)
-                file.write(json.dumps(entry) + "\n")
+                file.write(json.dumps(_finite(entry)) + "\n")
                 file.flush()
                 os.fsync(file.fileno())  # before a checkpoint that is beyond it
                 report(entry)
@@ -97,13 +99,13 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
             raise
         if is_disk_full(exception):
             raise
-        state, failure = "failed", exception
+        state, failure, metrics = "failed", exception, {}
     result = Result(
         **vars(job),
         state=state,
         profile=read_json(folder.parents[1] / "profiles" / f"{job.key}.json"),
         metrics=metrics,
-        history=history,
+        history=[_finite(entry) for entry in history],
         seconds=checkpoint.seconds,
         started=started,
         ended=now(),
@@ -117,6 +119,11 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
             checkpoint.remove()  # a failed trial that is run again goes on from it
     if failure is not None and part != WHOLE:
         raise failure  # so that the other processes end as well
+
+
+def _finite(entry: dict[str, float]) -> dict[str, float]:
+    """A point of a history without what JSON cannot say, which is why its trial failed."""
+    return {name: value for name, value in entry.items() if math.isfinite(value)}
 
 
 def _heed(folder: Path, job: Job, checkpoint: Checkpoint, part: Part) -> None:
@@ -232,7 +239,6 @@ def _checkpoint(folder: Path) -> Checkpoint:
         mine,
         study.train.checkpoint_minutes,
         keep=study.train.keep_checkpoints,
-        limit=study.search.limit_seconds,
     )
 
 

@@ -1,5 +1,7 @@
 """What Ray Tune is given: a trainable that runs a trial, a searcher that asks the ledger."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,20 @@ def train_trial(config: dict[str, Any]) -> None:
         raise
 
 
+@contextlib.contextmanager
+def books() -> Iterator[None]:
+    """What cannot be written down ends the study: only opening it again puts it right.
+
+    Raises:
+        Halted: The ledger has failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = f"its records cannot be kept ({type(error).__name__}: {error})"
+        raise Halted("stopped", DISK_FULL if is_disk_full(error) else reason) from error
+
+
 class LedgerSearch(Searcher):
     """Hands Tune the ledger's next trial, and the ledger what became of it.
 
@@ -47,7 +63,8 @@ class LedgerSearch(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         self.session.tick()
-        job = None if self.session.is_closing else self.ledger.next()
+        with books():
+            job = None if self.session.is_closing else self.ledger.next()
         if job is None:
             # An interrupted trial may still come back; Tune asks again while others run.
             return None if self.numbers else Searcher.FINISHED
@@ -63,14 +80,16 @@ class LedgerSearch(Searcher):
             raise Halted("stopped", DISK_FULL)
         if "step" in result:
             number = self.numbers[trial_id]
-            self.session.hear(number, result)
+            with books():
+                self.session.hear(number, result)
             self.display.update(number, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         number = self.numbers.pop(trial_id)
-        ended, again = self.ledger.finish(number)
+        with books():
+            ended, again = self.ledger.finish(number)
         self.display.finish(number, ended, again=again)
         self.display.expect(self.ledger.total())
         self.session.end(number, ended, again=again)
