@@ -23,7 +23,8 @@ MIN_STAGES, MAX_STAGES = 2, 8  # the paper has four (section 3.1)
 MAX_BRANCHES = 6  # strides 4 to 128; the paper has four branches, strides 4 to 32
 STEM_STRIDE = 4  # two convolutions of stride 2 (section 3.1)
 BOTTLENECK_EXPANSION = 4  # outputs over width of a bottleneck (official `Bottleneck.expansion`)
-MAX_COUNT = 10_000  # channels, modules, units: a slip of the keyboard must not fill the memory
+MAX_COUNT = 10_000  # channels, units: a slip of the keyboard must not fill the memory
+MAX_REPEATS = 100  # modules of a stage, units of stage 1; the paper has up to four
 MAX_CHANNELS = 100_000  # of a branch, after the ratio of widths
 
 UPSAMPLE_MODES = ("nearest", "bilinear")
@@ -340,15 +341,17 @@ def hrnet(
     _check_num_stages(num_stages, key="num_stages")
     for name, flag in (("within", within), ("across", across), ("final", final)):
         _check_bool(name, flag)
-    for name, value in (("stage1_blocks", stage1_blocks), ("stage1_width", stage1_width)):
+    _check_count("stage1_blocks", stage1_blocks, most=MAX_REPEATS)
+    for name, value in (("stage1_width", stage1_width), ("stem_width", stem_width)):
         _check_argument(name, value)
-    _check_argument("stem_width", stem_width)
     _check_choice("unit", unit, UNITS)
     count = num_stages - 1
     branches = _branches(num_branches, count)
     step = BOTTLENECK_EXPANSION if unit == "bottleneck" else 1
     widths = _widths(width, width_ratios, branches, step)
     modules = _per_stage("num_modules", num_modules, count)
+    for number in modules:
+        _check_count("num_modules", number, most=MAX_REPEATS)
     blocks = _per_branch("num_blocks", num_blocks, branches, least=0)
     sets = _edge_sets(edges, modules, branches)
     stages = []

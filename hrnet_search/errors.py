@@ -9,6 +9,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+MAX_KEY = 200  # characters of a key that are shown
+MAX_NAME = 200  # of a name that others are compared with; a longer one is like none
+
 _MISSING: Any = ...  # Ellipsis stays itself when an error is pickled
 
 
@@ -40,12 +43,12 @@ class InputError(ValueError):
         super().__init__(rule)
 
     def __str__(self) -> str:
-        place = [str(part) for part in (self.file, self.key) if part]
+        place = [part for part in (self.file, _shorten(self.key, MAX_KEY)) if part]
         if self.value is not _MISSING:
             place.append(_shorten(repr(self.value)))
         text = ": ".join([*place, self.rule])
         text = text if self.nearest is None else f"{text}; did you mean {self.nearest!r}?"
-        return " ".join(text.split())
+        return _printable(" ".join(text.split()))
 
     def within(
         self, *, file: str | os.PathLike[str] | None = None, key: str | None = None
@@ -64,9 +67,16 @@ class InputError(ValueError):
 def nearest_name(name: object, valid: Iterable[str]) -> str | None:
     """The entry of `valid` most like `name`, or None if nothing is close."""
     names = list(valid)
+    if len(str(name)) > MAX_NAME:
+        return None
     inside = [other for other in names if other.rpartition(".")[2] == name]  # "ap": "metrics.ap"
     matches = inside or difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return matches[0] if matches else None
+
+
+def _printable(text: str) -> str:
+    """Control characters as escapes: a terminal would obey them."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _shorten(text: str, limit: int = 80) -> str:

@@ -20,6 +20,11 @@ from .space import KNOB_TAGS, Strict
 Model = TypeVar("Model", bound=Strict)
 # Sections and keys of a study that hold paths, relative to the file or the current folder.
 PATHS = (("data", "root"), ("train", "pretrained"))
+# What a file may hold, so that a slip or a trick cannot fill the memory; a study has a few kB.
+MAX_BYTES = 2**18
+MAX_LENGTH = 2**20  # characters, once every alias stands for what it names
+MAX_DEPTH = 50  # lists and mappings inside one another
+MAX_WHOLE = 2**63  # numbers beyond would overflow what is computed of them
 
 
 class Loader(yaml.SafeLoader):
@@ -32,8 +37,9 @@ class Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
+                shown = f"{key!r} " if isinstance(key_node, yaml.ScalarNode) else ""
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} must be a word; put it in quotes", key_node.start_mark
+                    None, None, f"key {shown}must be a word; put it in quotes", key_node.start_mark
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -57,12 +63,16 @@ for _side in (Loader, Dumper):
 
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # not all: it may have no end, as /dev/zero
+        text = content.decode("utf-8", errors="ignore" if len(content) > MAX_BYTES else "strict")
     except FileNotFoundError:
         near = nearest_name(path.name, _siblings(path))
         raise InputError("there is no such file", file=path, nearest=near) from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
         raise InputError(f"cannot be read ({error})", file=path) from None
+    if len(content) > MAX_BYTES:
+        raise InputError(f"must be a text of at most {MAX_BYTES} bytes", file=path)
     raw = _parse_yaml(text, file=path)
     if not isinstance(raw, dict):
         raise InputError("must be a mapping of keys to values", file=path)
@@ -81,7 +91,11 @@ def _parse_yaml(text: str, *, file: Path | str) -> Any:
         mark = error.problem_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(f"is not valid YAML: {error.problem}{place}", file=file) from None
-    except (KeyError, AttributeError):  # PyYAML's own, for "!!bool x" and the like
+    except (
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+    ):  # PyYAML's own, for "!!bool x", '!!int ""'
         raise InputError("is not valid YAML: a value does not fit its tag", file=file) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"is not valid YAML: {error}", file=file) from None
@@ -111,14 +125,49 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
 
 def validate(model: type[Model], raw: Any, file: Path) -> Model:
     try:
-        # JSON mode: lists stand for sequences, and no other type is converted.
-        text = json.dumps(raw, default=str)
-    except (ValueError, RecursionError):
-        raise InputError("an alias may not stand inside its own anchor", file=file) from None
+        _length(raw, (), {})
+    except InputError as error:
+        raise error.within(file=file) from None
     try:
-        return model.model_validate_json(text)
+        # JSON mode: lists stand for sequences, and no other type is converted.
+        return model.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
         raise _first_error(model, error, raw).within(file=file) from None
+
+
+def _length(node: Any, keys: tuple[str, ...], lengths: dict[int, int]) -> int:
+    """Characters that a value takes where aliases are written out; `lengths` is of those seen.
+
+    Raises:
+        InputError: It is too long or too deep, or holds what JSON or Unicode cannot say.
+    """
+    if not isinstance(node, dict | list | tuple):
+        return _scalar_length(node, keys)
+    if len(keys) > MAX_DEPTH:
+        raise InputError(f"is nested in more than {MAX_DEPTH} lists and mappings", key=keys[0])
+    if id(node) not in lengths:
+        lengths[id(node)] = -1
+        total = 0
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            total += _scalar_length(key, keys) + _length(value, (*keys, str(key)), lengths)
+            if total > MAX_LENGTH:
+                rule = f"is longer than {MAX_LENGTH} characters with its aliases written out"
+                raise InputError(rule, key=".".join(keys))
+        lengths[id(node)] = total
+    if lengths[id(node)] < 0:
+        raise InputError("an alias may not stand inside its own anchor", key=".".join(keys))
+    return lengths[id(node)] + 1
+
+
+def _scalar_length(value: Any, keys: tuple[str, ...]) -> int:
+    if type(value) is int and abs(value) >= MAX_WHOLE:
+        raise InputError(
+            f"must be a number between -{MAX_WHOLE} and {MAX_WHOLE}", key=".".join(keys)
+        )
+    text = str(value)
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError("must be Unicode text, without surrogates", key=".".join(keys))
+    return len(text)
 
 
 def _first_error(model: type[Strict], error: ValidationError, raw: Any) -> InputError:

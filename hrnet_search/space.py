@@ -16,6 +16,8 @@ from .result import COUNTED, LATENCY, check_limits
 
 DEFAULTS = {name: p.default for name, p in inspect.signature(hrnet).parameters.items()}
 MAX_GRID = 10_000  # networks; a larger grid is a mistake, and would take minutes to list
+MAX_MODULES = 200_000  # of all of them together, likewise
+MAX_KNOBS = 100  # each sets an argument of `hrnet` or bundles some: a study has a handful
 
 Scalar = bool | int | float | str
 Value = Scalar | list[Scalar | list[Scalar]]
@@ -95,7 +97,9 @@ class Space(Strict):
     name: str = Field(default="", description="What to call this space.")
     description: str = Field(default="", description="What it is for.")
     base: Settings = Field(default={}, description="Arguments of hrnet that stay fixed.")
-    vary: dict[str, Knob] = Field(min_length=1, description="Knobs, in order.")
+    vary: dict[str, Knob] = Field(
+        min_length=1, max_length=MAX_KNOBS, description="Knobs, in order."
+    )
     limits: dict[str, float] = Field(
         default={},
         description="Metric -> largest value allowed, in base units; networks above are left out.",
@@ -112,11 +116,15 @@ class Space(Strict):
             else:
                 _check_arguments({name: None}, key="vary")
         self._check_overlap()
+        modules = 0
         for params in self.examples():
             try:
-                self.arch(params)
+                modules += sum(stage.num_modules for stage in self.arch(params).stages)
             except InputError as error:
                 raise self._locate(error, params) from None
+            if modules > MAX_MODULES:
+                rule = f"makes networks of more than {MAX_MODULES} modules in all"
+                raise InputError(rule, key="vary")
         return self
 
     def _check_overlap(self) -> None:

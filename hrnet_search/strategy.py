@@ -14,6 +14,7 @@ from .settings import refuse_unused
 from .space import Strict, Value
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # of the units of a duration
+MAX_DAYS = 10_000  # of a duration; clocks and timeouts overflow far beyond
 RUNG_SETTINGS = ("reduction", "first_rung", "cost_bin")
 OF_SEARCHES = ("networks", "start", "scheduler", *RUNG_SETTINGS)
 
@@ -109,7 +110,10 @@ def seconds(duration: str) -> float:
         InputError: It is no such thing, or nothing.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", duration.strip())
-    if not found or not float(found[1]):
+    length = float(found[1]) * SECONDS[found[2]] if found else 0
+    if not length:
         rule = "must be a time with its unit, such as 90s, 30m, 2h or 1d"
         raise InputError(rule, value=duration)
-    return float(found[1]) * SECONDS[found[2]]
+    if length > MAX_DAYS * SECONDS["d"]:
+        raise InputError(f"must be at most {MAX_DAYS}d", value=duration)
+    return length

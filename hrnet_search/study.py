@@ -5,6 +5,7 @@ impossible value is refused with file, dotted key, value, rule and the nearest v
 """
 
 import functools
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,7 +164,8 @@ class Study(Strict):
                 key = f"search.start.{place}.{name}"
                 check_name(key, name, self.space.vary)
                 values = self.space.vary[name].values()
-                if value not in values:
+                # As JSON, for to Python true is 1 and 4.0 is 4.
+                if json.dumps(value) not in map(json.dumps, values):
                     shown = ", ".join(map(str, values[:10]))
                     raise InputError(f"must be one of {shown}", key=key, value=value)
 

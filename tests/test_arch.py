@@ -311,6 +311,8 @@ CHOICE = "must be one of nearest, bilinear"
     ("given", "text"),
     [
         ({"num_modules": 10**20}, f"num_modules: {10**20}: must be at most 10000"),
+        ({"num_modules": [1, 101, 1]}, "num_modules: 101: must be at most 100"),
+        ({"stage1_blocks": 101}, "stage1_blocks: 101: must be at most 100"),
         ({"width": [8, 8, 10_001]}, "width: 10001: must be at most 10000"),
         ({"num_stages": 9}, f"num_stages: 9: {STAGES}"),
         ({"num_stages": 1}, f"num_stages: 1: {STAGES}"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -282,6 +283,15 @@ class Sequence(optuna.samplers.QMCSampler):
             warn_asynchronous_seeding=False,
         )
         self.number = number
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All knobs, once there is a proposal; Optuna's own takes a trial of `search.start` that
+        names some of them for a condition, and warns of it.
+        """
+        others = (t for t in study.get_trials(deepcopy=False) if t.number != trial.number)
+        return next((dict(t.distributions) for t in others if t.distributions), {})
 
     def _find_sample_id(self, *_: Any) -> int:
         return self.number

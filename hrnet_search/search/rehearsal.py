@@ -1,5 +1,6 @@
 """What `run --dry-run` says: the trials that a study would run, without running or writing any."""
 
+import itertools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,16 +30,20 @@ def rehearse(study: Study, folder: Path) -> str:
 
 def _grid(study: Study, ended: list[Result]) -> list[str]:
     done = {(result.key, result.seed) for result in ended}
-    planned = [
-        (study.arm(params), seed, {} if _is_rival(params) else study.costs(params))
+    arms = [(params, study.network(params).key) for params in study.arms()]
+    planned = (
+        (params, seed)
         for seed in range(study.seeds)
-        for params in study.arms()
-        if (study.network(params).key, seed) not in done
-    ]
-    total = study.seeds * len(study.arms())
-    lines = [f"{study.name}: {len(planned)} of {total} trials would be run"]
-    lines += [f"  {arm}, seed {seed}{_costs(study, costs)}" for arm, seed, costs in planned[:SHOWN]]
-    return lines + _more(len(planned) - SHOWN, "trial")
+        for params, key in arms
+        if (key, seed) not in done
+    )
+    shown = list(itertools.islice(planned, SHOWN))
+    more = sum(1 for _ in planned)  # counted, not kept: there may be millions
+    lines = [f"{study.name}: {len(shown) + more} of {study.seeds * len(arms)} trials would be run"]
+    for params, seed in shown:
+        costs = {} if _is_rival(params) else study.costs(params)
+        lines.append(f"  {study.arm(params)}, seed {seed}{_costs(study, costs)}")
+    return lines + _more(more, "trial")
 
 
 def _search(study: Study, ended: list[Result]) -> list[str]:
@@ -53,8 +58,8 @@ def _search(study: Study, ended: list[Result]) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         # What is measured is not measured here: a limit on it counts as met.
         proposals = Proposals(Path(scratch) / "study.db", study, lambda _: {"latency": 0.0})
-        first = [proposals.next() for _ in range(min(wanted, FIRST))]
-    found = [proposal for proposal in first if proposal is not None]
+        # Up to where there is none: asked again, it would look through the space again.
+        found = list(itertools.islice(iter(proposals.next, None), min(wanted, FIRST)))
     lines = [line, "The first, before anything is known of them:"]
     lines += [f"  {study.arm(p.params)}{_costs(study, study.costs(p.params))}" for p in found]
     if LATENCY in study.space.limits:
