@@ -5,6 +5,7 @@ frame and the objective in a study; its label, unit and direction stand in `METR
 """
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,3 +227,15 @@ class Result:
     def learnt_nothing(self, key: str) -> bool:
         """Whether the metric is exactly 0, and that is its worst: of an error it is the best."""
         return self.value(key) == 0 and metric(key).direction == "maximize"
+
+
+def read_results(file: Path) -> dict[int, Result]:
+    """Trial -> its line of a `results.jsonl`; lines that cannot be read are left out."""
+    found = {}
+    for line in file.read_bytes().split(b"\n") if file.exists() else []:
+        try:
+            result = Result.from_dict(json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        found[result.trial] = result
+    return found

@@ -296,7 +296,9 @@ def _trial(entry: dict[str, Any]) -> str:
 
 def _row(standing: Standing, folder: Path) -> tuple[str, ...]:
     best = standing.best
-    changed = max(path.stat().st_mtime for path in folder.iterdir())
+    # A file that is being written has another name for an instant.
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    changed = max(path.stat().st_mtime for path in files or [folder])
     return (
         standing.name,
         standing.study.task.kind,

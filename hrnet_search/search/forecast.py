@@ -23,14 +23,13 @@ import torch
 
 from ..detectors import Detector
 from ..errors import InputError
-from ..files import read_json_lines
 from ..networks import initialise, network
 from ..profiling.base import cpu_name
 from ..profiling.counters import count_flop_counter
 from ..profiling.memory import free_bytes, resident
 from ..profiling.text import table
 from ..progress import bar
-from ..result import LATENCY, METRICS, count
+from ..result import LATENCY, METRICS, count, read_results
 from ..rivals import RIVAL_KNOB
 from ..space import Value
 from ..study import Study
@@ -185,8 +184,8 @@ def finished(study: Study, out: Path) -> set[tuple[str, int]]:
     """(key of the network, seed) of a grid's trainings that have ended; a search has no list."""
     if not study.search.is_grid:
         return set()
-    records = read_json_lines(out / "runs" / study.name / "results.jsonl")
-    return {(record["key"], record["seed"]) for record in records}
+    results = read_results(out / "runs" / study.name / "results.jsonl")
+    return {(result.key, result.seed) for result in results.values()}
 
 
 def choose(candidates: Sequence[Candidate]) -> list[Candidate]:

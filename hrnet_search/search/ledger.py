@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ..errors import InputError
 from ..files import read_json, read_json_lines, write_atomic, write_json
-from ..result import RETRIED, Result
+from ..result import RETRIED, Result, read_results
 from ..space import Value
 from ..study import Study, dump_study, load_study
 from .job import CHECKPOINT, Job, heard, lost, say
@@ -151,7 +151,7 @@ class Ledger:
 
     def _reconcile(self, jobs: Mapping[int, Job]) -> None:
         """Bring `study.db` and `results.jsonl` into line with the trials' folders."""
-        copies = read_copies(self.folder / "results.jsonl")
+        copies = read_results(self.folder / "results.jsonl")
         self._add_missing(jobs)
         stored = self._optuna.get_trials(deepcopy=False)
         latest = {(job.key, job.seed): number for number, job in jobs.items()}
@@ -568,18 +568,6 @@ def _training(proposal: Proposal, seed: int) -> Training:
 
 def _line(result: Result) -> str:
     return json.dumps(result.to_dict(), allow_nan=False) + "\n"
-
-
-def read_copies(file: Path) -> dict[int, Result]:
-    """Trial -> its line of `results.jsonl`; lines that cannot be read are left out."""
-    found = {}
-    for line in file.read_bytes().split(b"\n") if file.exists() else []:
-        try:
-            result = Result.from_dict(json.loads(line))
-        except (ValueError, TypeError):
-            continue
-        found[result.trial] = result
-    return found
 
 
 def _ends_with_line(file: Path) -> bool:

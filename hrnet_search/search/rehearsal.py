@@ -5,8 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..files import read_json_lines
-from ..result import LATENCY, Result, count, metric
+from ..result import LATENCY, Result, count, metric, read_results
 from ..rivals import RIVAL_KNOB
 from ..space import Value
 from ..study import Study
@@ -23,7 +22,7 @@ def rehearse(study: Study, folder: Path) -> str:
         study: The study.
         folder: `runs/<study>`, which need not be there.
     """
-    ended = list(read_copies(folder / "results.jsonl").values())
+    ended = list(read_results(folder / "results.jsonl").values())
     lines = _grid(study, ended) if study.search.is_grid else _search(study, ended)
     return "\n".join([*lines, "Nothing was run."])
 
@@ -49,8 +48,9 @@ def _grid(study: Study, ended: list[Result]) -> list[str]:
 def _search(study: Study, ended: list[Result]) -> list[str]:
     wanted = study.search.networks or 0
     known = {result.proposal for result in ended}
+    left = max(0, wanted - len(known))
     line = (
-        f"{study.name}: {study.search.sampler} would propose up to {wanted - len(known)} of "
+        f"{study.name}: {study.search.sampler} would propose up to {left} of "
         f"{count(wanted, 'network')}, {count(study.seeds, 'seed')} each"
     )
     if known:
@@ -60,7 +60,7 @@ def _search(study: Study, ended: list[Result]) -> list[str]:
         proposals = Proposals(Path(scratch) / "study.db", study, lambda _: {"latency": 0.0})
         # Up to where there is none: asked again, it would look through the space again.
         found = list(itertools.islice(iter(proposals.next, None), min(wanted, FIRST)))
-    lines = [line, "The first, before anything is known of them:"]
+    lines = [line, *proposals.dropped, "The first, before anything is known of them:"]
     lines += [f"  {study.arm(p.params)}{_costs(study, study.costs(p.params))}" for p in found]
     if LATENCY in study.space.limits:
         lines.append(f"  ({LATENCY} is not measured here)")

@@ -86,9 +86,15 @@ def work(ledger: Ledger, job: Job, *, state: str = "complete") -> None:
 
 
 def write_result(
-    ledger: Ledger, job: Job, *, state: str, ap: float, points: list[dict[str, float]]
+    ledger: Ledger,
+    job: Job,
+    *,
+    state: str,
+    ap: float,
+    points: list[dict[str, float]],
+    cause: str = "error",
 ) -> None:
-    error = {"type": "E", "message": "m", "traceback": "", "cause": "error"}
+    error = {"type": "E", "message": "m", "traceback": "", "cause": cause}
     result = Result(
         **vars(job),
         state=state,  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tiny import TINY_POSE_STUDY
 from hrnet_search import training
 from hrnet_search.cli import main
 from hrnet_search.errors import InputError
+from hrnet_search.result import Result
 from hrnet_search.search import forecast as module
 from hrnet_search.search.forecast import (
     SAMPLE,
@@ -96,12 +98,21 @@ def test_a_rival_is_counted_by_torch() -> None:
     assert (rival.arm, rival.trainings) == ("simple_baseline_resnet50", 2)
 
 
+def record(key: str, seed: int) -> str:
+    """A line of `results.jsonl`."""
+    result = Result(
+        study="tiny", trial=int.from_bytes(f"{key}{seed}".encode(), "big"), state="complete",
+        arm=key, params={}, seed=seed, key=key, arch={}, profile={}, metrics={}, history=[],
+        seconds=1.0, attempt=1, started="",
+    )  # fmt: skip
+    return json.dumps(result.to_dict()) + "\n"
+
+
 def test_finished_trials_of_a_grid_are_read_from_its_folder(tmp_path: Path) -> None:
     file = tmp_path / "runs" / "tiny" / "results.jsonl"
     assert finished(study(), tmp_path) == set()
     file.parent.mkdir(parents=True)
-    lines = [{"key": "a", "seed": 0}, {"key": "a", "seed": 1}, {"key": "b", "seed": 0}]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file.write_text("".join(starmap(record, [("a", 0), ("a", 1), ("b", 0)])))
     assert finished(study(), tmp_path) == {("a", 0), ("a", 1), ("b", 0)}
     assert finished(study(RANDOM, space=WIDE), tmp_path) == set()
 
@@ -353,7 +364,6 @@ def test_a_study_that_is_done_is_not_measured(
     records = tmp_path / "runs" / "tiny" / "results.jsonl"
     records.parent.mkdir(parents=True)
     keys = [study().network(params).key for params in study().arms()]
-    lines = [json.dumps({"key": key, "seed": seed}) + "\n" for key in keys for seed in (0, 1)]
-    records.write_text("".join(lines))
+    records.write_text("".join(record(key, seed) for key in keys for seed in (0, 1)))
     assert main(["plan", str(file), "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "tiny: all trainings are done\n"

@@ -35,8 +35,13 @@ def test_a_space_of_64_networks_ends_after_64(tmp_path: Path, sampler: str) -> N
     found = take(proposals, 200)
     assert len({proposal.key for proposal in found}) == len(found) == 64
     assert proposals.next() is None
-    assert proposals.ended == (
-        "all 64 networks of the space that can be trained here have been proposed"
+    count = len(proposals)
+    again = begin(tmp_path, searching(sampler=sampler))
+    assert (again.next(), len(again)) == (None, count)  # it is known
+    assert (
+        again.ended
+        == proposals.ended
+        == ("all 64 networks of the space that can be trained here have been proposed")
     )
 
 
@@ -60,6 +65,22 @@ def test_seeds_of_the_sampler_propose_other_networks(tmp_path: Path) -> None:
         found = take(begin(tmp_path / str(seed), searching(seed=seed)), 5)
         keys.append([proposal.key for proposal in found])
     assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "nsga3"])
+def test_parents_of_a_generation_outlive_an_interruption(tmp_path: Path, sampler: str) -> None:
+    """A population is 50, so the first children are of parents from 50 on."""
+    wide = {**SMALL["vary"], "width": {"low": 2, "high": 40, "step": 2}}
+    study = searching(sampler=sampler, space={**SMALL, "vary": wide})
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    undisturbed = take(begin(whole, study), 66)
+    found = [proposal for _ in range(11) for proposal in take(begin(cut, study), 6)]
+    assert found == undisturbed
+    attributes = {name for trial in networks(cut) for name in trial.system_attrs}
+    (generation,) = [name for name in attributes if "generation" in name]
+    assert {t.system_attrs[generation] for t in networks(cut)} == {0, 1}
 
 
 @pytest.mark.slow
@@ -92,7 +113,7 @@ def test_what_is_above_a_limit_is_told_and_never_proposed(tmp_path: Path) -> Non
 
 def test_a_repeated_proposal_is_answered_from_what_is_known(tmp_path: Path) -> None:
     proposals = begin(tmp_path, searching(sampler="random"))
-    take(proposals, 60)  # of 64: chance repeats itself
+    take(proposals, 40)  # of 64: chance repeats itself
     repeated = [t for t in networks(tmp_path) if t.user_attrs["fate"] == "duplicate"]
     assert repeated
     for trial in repeated:
@@ -123,6 +144,7 @@ def test_a_start_that_cannot_be_trained_is_said(tmp_path: Path) -> None:
     (first,) = take(proposals, 1)
     assert first.params["width"] == 2
     (said,) = proposals.dropped
+    assert begin(tmp_path, study).dropped == [said]
     assert said.startswith("search.start.0 is not trained: profile.params is ")
     assert said.endswith(", above 9000")
 

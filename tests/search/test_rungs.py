@@ -101,3 +101,12 @@ def result(number: int, ap: float, state: str, evaluations: int) -> Result:
         history=[point(n, ap) for n in range(1, evaluations + 1)], seconds=1.0, attempt=1,
         started="",
     )  # fmt: skip
+
+
+def test_what_a_training_has_passed_it_stays_past() -> None:
+    made = rungs(reduction=2)
+    for number in range(4):
+        ask(made, number, 1, 0.9)
+    made.passed(4, [point(1, 0.1), point(2, 0.1)], cost=1e6, seed=0)
+    assert not ask(made, 4, 1, 0.1)
+    assert ask(made, 5, 1, 0.1), "one that has not passed"

@@ -1,9 +1,15 @@
 """The ledger of a search, with a formula in place of training."""
 
+import contextlib
+import itertools
+import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from searching import (
@@ -21,6 +27,9 @@ from searching import (
 
 from hrnet_search.files import read_json, read_json_lines
 from hrnet_search.result import Result
+from hrnet_search.search import job as job_module
+from hrnet_search.search import ledger as ledger_module
+from hrnet_search.study import Study
 
 
 def test_a_search_trains_as_many_networks_as_it_is_asked_for(tmp_path: Path) -> None:
@@ -224,3 +233,92 @@ def test_scores_are_what_the_formula_says(tmp_path: Path) -> None:
     with opened(tmp_path, searching(networks=3)) as ledger:
         run_all(ledger)
         assert all(r.metrics["ap"] == score(r.key, r.seed) for r in ledger.results())
+
+
+def test_seeds_that_are_added_are_trained_of_every_network(tmp_path: Path) -> None:
+    with opened(tmp_path, searching(networks=3)) as ledger:
+        run_all(ledger)
+    before = [t.values for t in networks(tmp_path)]
+    with opened(tmp_path, searching(networks=3, seeds=2)) as ledger:
+        assert ledger.unfinished() == 3
+        assert [job.seed for job in run_all(ledger)] == [1, 1, 1]
+    assert [t.values for t in networks(tmp_path)] == before  # Optuna is told once
+
+
+def test_a_database_of_other_trials_is_put_aside(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "s")
+    before = told(stored(folder))
+    with opened(tmp_path / "other", searching(networks=8, seed=5)) as ledger:
+        run_all(ledger)
+    shutil.copy(tmp_path / "other" / "study.db", folder / "study.db")
+    with opened(folder, searching(networks=8)) as ledger:
+        assert "held other trials" in ledger.repaired[0]
+    assert told(stored(folder)) == before
+
+
+class Crash(BaseException):
+    """The driver is gone."""
+
+
+class Fuse:
+    """Lets functions be called so many times, then ends the driver before or after the call."""
+
+    def __init__(self, calls: int, *, after: bool) -> None:
+        self.left, self.after = calls, after
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self.after:
+                raise Crash
+            result = function(*args, **kwargs)
+            if self.left == 0:
+                raise Crash
+            return result
+
+        return wrapped
+
+
+def drive(folder: Path, study: Study) -> None:
+    """A driver, whose second trial fails at first in a way that is tried again."""
+    with opened(folder, study) as ledger:
+        while job := ledger.next():
+            failures = list(ledger.trial_folder(1).glob("failure-*.json"))
+            if job.trial == 1 and not failures:
+                write_result(ledger, job, state="failed", ap=0.0, points=[], cause="memory")
+            else:
+                work(ledger, job)
+            ledger.finish(job.trial)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 8])
+def test_a_driver_that_dies_at_any_writing_loses_and_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool, every: int
+) -> None:
+    study = searching(networks=2, seeds=2)
+    drive(tmp_path / "whole", study)
+    places = [
+        *((module, "write_json") for module in (ledger_module, job_module)),
+        *((optuna.Study, name) for name in ("add_trial", "tell")),
+        *((module, name) for module, name in ((os, "fsync"), (Path, "unlink"))),
+    ]
+    crashes = 0
+    for calls in itertools.count(1, every):
+        folder = tmp_path / str(calls)
+        fuse = Fuse(calls, after=after)
+        with monkeypatch.context() as patch:
+            for owner, name in places:
+                patch.setattr(owner, name, fuse.wrap(getattr(owner, name)))
+            with contextlib.suppress(Crash):
+                drive(folder, study)
+        if fuse.left > 0:
+            break
+        crashes += 1
+        drive(folder, study)
+        assert told(stored(folder)) == told(stored(tmp_path / "whole")), calls
+        assert told(networks(folder)) == told(networks(tmp_path / "whole")), calls
+        lines = read_json_lines(folder / "results.jsonl")
+        assert sorted(line["trial"] for line in lines) == [0, 1, 2, 3], calls
+        assert len(list(folder.rglob("failure-*.json"))) == 1, calls
+    assert crashes > 30 / every
