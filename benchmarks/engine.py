@@ -24,7 +24,6 @@ from unittest import mock
 from rich.console import Console
 
 from hrnet_search.files import read_json_lines
-from hrnet_search.search import tuning
 from hrnet_search.search.display import Display
 from hrnet_search.search.engine import _run_rounds
 from hrnet_search.search.ledger import Ledger
@@ -35,6 +34,7 @@ from hrnet_search.study import load_study
 SMOKE = Path(__file__).parents[1] / "studies" / "smoke.yaml"
 ARMS = 2
 TRIED = 200  # steps of the study that says how long a step takes
+CONNECTED = "this machine's Ray"  # in place of an address: it is there already
 WARM = 10  # empty trials for each worker that are not counted
 
 
@@ -89,6 +89,8 @@ def report_nothing(config: dict[str, Any]) -> None:
 
 def with_ledger(folder: Path, *, trials: int, jobs: int) -> list[float]:
     """When each empty trial of a study ended."""
+    from hrnet_search.search import tuning
+
     ends: list[float] = []
 
     class Timed(tuning.LedgerSearch):
@@ -103,33 +105,32 @@ def with_ledger(folder: Path, *, trials: int, jobs: int) -> list[float]:
         session = Session(ledger, jobs=jobs, steps=1)
         total = ledger.total()
         with Display(console, study, total=total, steps=1, before=[]) as display:
-            _run_rounds(ledger, display, session, None)
+            _run_rounds(ledger, display, session, CONNECTED)
         assert ledger.counts()["complete"] == total
     return ends
 
 
 def plainly(folder: Path, *, trials: int, jobs: int) -> list[float]:
     """When each empty trial of plain Ray Tune ended."""
-    with connect(None, cpus=jobs):
-        from ray import tune
+    from ray import tune
 
-        ends: list[float] = []
+    ends: list[float] = []
 
-        class Timed(tune.Callback):
-            def on_trial_complete(self, *_: Any, **__: Any) -> None:
-                ends.append(time.perf_counter())
+    class Timed(tune.Callback):
+        def on_trial_complete(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
 
-            def __getstate__(self) -> dict[str, Any]:
-                return {}
+        def __getstate__(self) -> dict[str, Any]:
+            return {}  # Tune pickles it into a file that is never read
 
-        tuner = tune.Tuner(
-            tune.with_resources(report_nothing, {"cpu": 1}),
-            tune_config=tune.TuneConfig(
-                num_samples=trials, max_concurrent_trials=jobs, reuse_actors=True
-            ),
-            run_config=tune.RunConfig(storage_path=str(folder), verbose=0, callbacks=[Timed()]),
-        )
-        tuner.fit()
+    tuner = tune.Tuner(
+        tune.with_resources(report_nothing, {"cpu": 1}),
+        tune_config=tune.TuneConfig(
+            num_samples=trials, max_concurrent_trials=jobs, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(storage_path=str(folder), verbose=0, callbacks=[Timed()]),
+    )
+    tuner.fit()
     return ends
 
 
@@ -141,8 +142,9 @@ def rate(ends: list[float], *, jobs: int) -> float:
 
 def compare_with_ray(folder: Path, *, trials: int, jobs: int) -> None:
     """Print one line."""
-    ours = rate(with_ledger(folder / "ledger", trials=trials, jobs=jobs), jobs=jobs)
-    plain = rate(plainly(folder / "plain", trials=trials, jobs=jobs), jobs=jobs)
+    with connect(None, cpus=jobs):  # before Ray is imported, which reads settings then
+        ours = rate(with_ledger(folder / "ledger", trials=trials, jobs=jobs), jobs=jobs)
+        plain = rate(plainly(folder / "plain", trials=trials, jobs=jobs), jobs=jobs)
     print(
         f"{trials} empty trials, {jobs} at a time: {ours:.1f} per second; "
         f"plain Ray Tune {plain:.1f} per second; ratio {ours / plain:.2f}"

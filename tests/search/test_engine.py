@@ -231,5 +231,5 @@ def test_failed_trials_are_listed_and_the_exit_status_is_1(tmp_path: Path) -> No
     assert done.returncode == 1, done.stderr
     assert "Last result" not in done.stdout + done.stderr
     assert len(re.findall(r"^failed: trial \d .*Diverged", done.stderr, re.MULTILINE)) == 4
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("Traceback") == 1  # of the first
     assert (tmp_path / "reports" / "smoke" / "index.html").is_file()
