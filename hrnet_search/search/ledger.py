@@ -376,6 +376,7 @@ class Ledger:
             return result, True
         if not self._result_file(number).exists():
             write_json(self._result_file(number), result.to_dict())
+        (folder / "stop.json").unlink(missing_ok=True)
         self._end(training, result)
         return result, False
 
