@@ -38,9 +38,9 @@ start here:
   hrnet-search tables 1                            the paper's costs beside ours
   hrnet-search predict WINNER IMAGE --out DIR      what an exported network finds
 
-exit status: 0 done; 1 some trials failed (they are listed), the winner could not be exported, a
-network could not be measured, or doctor found a problem; 2 the input was wrong (one line says
-what); 130 interrupted (run the same command again to continue)
+exit status: 0 done; 1 some trials failed (they are listed), the study stopped, the winner could not
+be exported, a network could not be measured, or doctor found a problem; 2 the input was wrong (one
+line says what); 130 interrupted (run the same command again to continue)
 """
 
 RUN_EPILOG = """\
@@ -49,11 +49,15 @@ examples:
   hrnet-search run studies/camvid_fusion_ablation.yaml --set data.root=~/data/camvid
   hrnet-search run studies/fusion_ablation.yaml --set name=longer --set train.steps=2000
   hrnet-search run studies/fusion_ablation.yaml --jobs 1
+  hrnet-search run studies/search_pose.yaml --set search.networks=60 --set search.budget=2h
+  hrnet-search run studies/search_pose.yaml --dry-run
 
 A study that exists is continued: what is finished is kept, what was cut off goes on from its last
 checkpoint (train.checkpoint_minutes), or else starts again.
-More `seeds` add trials. Texts, the reference, data.root, data.cache_gib, train.workers and
-train.checkpoint_minutes may change freely; any other change wants --fresh or another name.
+More `seeds` add trials, more `search.networks` go on with a search. Texts, the reference, budgets
+and limits of time, failures allowed, data.root, data.cache_gib, train.workers and checkpoints may
+change freely; any other change wants --fresh or another name. A study that its budget has ended
+gives 0, one that stopped because its first trials failed or the disk is full gives 1.
 """
 
 PLAN_EPILOG = """\
