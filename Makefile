@@ -19,7 +19,7 @@ smoke: $(VENV)/.installed  ## install, then the whole path in under a minute
 	$(BIN)/hrnet-search run studies/smoke.yaml
 
 test: $(VENV)/.installed-test  ## install, then run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test  ## style and types
 	$(BIN)/ruff check .

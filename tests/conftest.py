@@ -22,6 +22,18 @@ settings.register_profile("tests", deadline=None, derandomize=True, database=Non
 settings.load_profile("tests")
 
 
+# Files that take longest, first: a worker takes a file at a time, and none should be left alone.
+LONGEST = (
+    *("test_readme.py", "test_engine.py", "test_search_run.py", "test_export.py"),
+    *("test_search_ledger.py", "test_proposals.py", "test_mutations.py", "test_costtables.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache folder of the whole test session."""

@@ -53,7 +53,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = load_study(SMOKE, [f"rivals=[{NAME}]"])
     with Ledger(out / "runs" / "smoke", study) as ledger:
         ledger.keep_study()
-        ledger.plan()
         while job := ledger.next():
             write_json(ledger.trial_folder(job.trial) / "result.json", result(job).to_dict())
             ledger.finish(job.trial)
@@ -84,8 +83,6 @@ def test_the_ledger_keeps_the_rivals_name_for_its_network(out: Path) -> None:
 def test_a_run_that_is_opened_again_has_nothing_to_do(out: Path) -> None:
     folder = out / "runs" / "smoke"
     with Ledger(folder, load_study(folder / "study.yaml")) as ledger:
-        ledger.plan()
-        ledger.reconcile()
         assert (ledger.unfinished(), ledger.next(), len(ledger.results())) == (0, None, 6)
 
 

@@ -129,6 +129,7 @@ def wait_for(folder: Path, process: subprocess.Popen[str], count: int) -> None:
 
 def wait_until_gone(pids: Iterable[int]) -> None:
     """Until these processes have ended, also those whose parent was killed."""
+    pids = list(pids)
     for _ in range(int(PATIENCE / LOOK)):
         if not any(state(pid) for pid in pids):
             return
