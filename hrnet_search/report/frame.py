@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from ..arch import ArchSpec
-from ..files import read_json, read_json_lines
+from ..files import read_json
 from ..paper import TABLES, Table
-from ..result import METRICS, Result
+from ..result import METRICS, Result, read_results
 from ..rivals import Rival
 from ..study import Study, load_study
 
@@ -70,8 +70,14 @@ class Run:
 
     @property
     def planned(self) -> int:
-        networks = self.study.search.networks
-        return (len(self.arms) if networks is None else networks) * self.study.seeds
+        """Trials that are to end; of a network that was ended early those that have."""
+        seeds, networks = self.study.seeds, self.study.search.networks
+        if networks is None:
+            return len(self.arms) * seeds
+        early = [arm for arm in self.arms if any(r.state == "pruned" for r in arm.results)]
+        begun = sum(len(arm.results) for arm in early) + seeds * (len(self.arms) - len(early))
+        to_come = 0 if self.status.get("state") == "finished" else networks - len(self.arms)
+        return begun + seeds * max(0, to_come)
 
     @property
     def results(self) -> list[Result]:
@@ -92,8 +98,8 @@ def read_run(folder: Path) -> Run:
         InputError: The study is missing or not valid.
     """
     study = load_study(folder / "study.yaml")
-    records = [Result.from_dict(data) for data in read_json_lines(folder / "results.jsonl")]
-    latest = {(record.arm, record.seed): record for record in records}
+    records = read_results(folder / "results.jsonl")
+    latest = {(records[n].arm, records[n].seed): records[n] for n in sorted(records)}
     own: dict[str, list[Result]] = {}
     for record in latest.values():
         own.setdefault(record.arm, []).append(record)

@@ -313,6 +313,9 @@ def _faint(data: pd.DataFrame, words: str) -> list[go.Scatter]:
     return traces
 
 
+FEW_TRIALS = 10  # each has a mark on its axis
+
+
 def growth_data(run: Run, data: pd.DataFrame) -> pd.DataFrame:
     """Trials that had ended, the best accuracy by then, and the hypervolume as a share of the last.
 
@@ -352,21 +355,27 @@ def growth_figures(run: Run, data: pd.DataFrame) -> dict[str, go.Figure | None]:
         "hypervolume": ("Hypervolume (% of the last)", 100.0),
     }
     return {
-        name: _growth(frame.dropna(subset=[name]), name, title, scale)
+        name: _growth(frame.dropna(subset=[name]), name, title, scale, ended=len(run.results))
         for name, (title, scale) in titles.items()
     }
 
 
-def _growth(frame: pd.DataFrame, name: str, title: str, scale: float) -> go.Figure | None:
+def _growth(
+    frame: pd.DataFrame, name: str, title: str, scale: float, *, ended: int
+) -> go.Figure | None:
+    """Steps that reach to the last trial that has ended, whatever became of it."""
     if frame.empty:
         return None
+    values = list(frame[name] * scale)
     figure = blank_figure("Trials ended", title, named=False)
     figure.update_layout(height=300).update_xaxes(rangemode="tozero")
+    if ended <= FEW_TRIALS:
+        figure.update_xaxes(dtick=1)  # there are no halves
     figure.add_trace(
         go.Scatter(
-            x=list(frame["trials"]),
-            y=list(frame[name] * scale),
-            mode="lines" if len(frame) > 1 else "markers",
+            x=[*frame["trials"], ended],
+            y=[*values, values[-1]],
+            mode="lines" if ended > 1 else "markers",
             line={"shape": "hv", "color": COLOURS[0], "width": 2},
             hovertemplate="%{y:.3g} after %{x} trials<extra></extra>",
         )

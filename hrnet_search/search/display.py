@@ -34,7 +34,7 @@ class Display:
         self.jobs: dict[int, Job] = {}
         self.bars: dict[int, Any] = {}
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=38)),
             BarColumn(bar_width=12),
             TextColumn("{task.percentage:3.0f}%"),
             TextColumn("{task.fields[status]}"),
@@ -67,7 +67,7 @@ class Display:
     def start(self, job: Job) -> None:
         self.jobs[job.trial] = job
         self.bars[job.trial] = self.progress.add_task(
-            f"  {escape(_name(job))}", total=self.steps, status="starting"
+            f"  {escape(_short_name(job))}", total=self.steps, status="starting"
         )
 
     def update(self, number: int, entry: dict[str, Any]) -> None:
@@ -103,7 +103,8 @@ class Display:
             error = result.error or {}
             text = escape(f"{error.get('type')}: {error.get('message')}")
             self.say(f"[red]failed[/]  {escape(_name(job))}: {text}")
-            if self.failed == 1 and error.get("traceback"):
+            is_plain = error.get("cause") == "timeout"  # where it was does not matter
+            if self.failed == 1 and error.get("traceback") and not is_plain:
                 self.say(escape(error["traceback"].rstrip()))
             return
         value = self.metric.show(_latest(result, self.metric.key))
@@ -154,6 +155,13 @@ class Display:
 
 def _name(job: Job) -> str:
     return f"trial {job.trial:>3}  {job.arm}, seed {job.seed}"
+
+
+def _short_name(job: Job) -> str:
+    """For a bar: of a search the number of the network, whose knobs have no room there."""
+    if job.proposal is None:
+        return _name(job)
+    return f"trial {job.trial:>3}  network {job.proposal}, seed {job.seed}"
 
 
 def _cause(result: Result) -> str:

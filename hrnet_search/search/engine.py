@@ -115,7 +115,7 @@ def run_study(
     with Ledger(folder, study) as ledger:
         shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of a driver that was killed
         for line in ledger.repaired:
-            console.print(escape(line), highlight=False)
+            console.print(escape(line), highlight=False, soft_wrap=True)
         # A search must ask its sampler whether there is more, and so needs the data.
         if study.search.is_grid and not ledger.unfinished():
             return _conclude(ledger, console)
@@ -157,6 +157,9 @@ def _run_trials(
     session = Session(ledger, jobs=jobs, steps=ready.steps)
     ending: Ending = "interrupted"
     reason = ""
+    if session.is_used_up():
+        session.write("paused", session.used_up())
+        return Outcome(ledger.folder, "paused", session.used_up())
     try:
         measure = functools.partial(_measured, ledger, _profiler(study))
         ledger.plan(steps=ready.steps, measure=measure)
@@ -169,6 +172,8 @@ def _run_trials(
         total, before = ledger.total(), ledger.results()
         with Display(console, study, total=total, steps=ready.steps, before=before) as display:
             _run_rounds(ledger, display, session, address)
+        if session.is_interrupted:
+            raise KeyboardInterrupt
         ending, reason = "finished", _why_fewer(ledger)
         if session.is_closing and ledger.unfinished():
             ending, reason = "paused", session.used_up()

@@ -237,7 +237,7 @@ class Ledger:
         """Make `results.jsonl` anew if it does not hold exactly the results."""
         results = {t.number: t.result for t in self._trainings if t.result is not None}
         file = self.folder / "results.jsonl"
-        if results != dict(copies) or not _ends_with_line(file):
+        if results != dict(copies) or _lines(file) != len(results):
             write_atomic(file, "".join(_line(result) for result in results.values() if result))
 
     # --- planning --------------------------------------------------------------------------------
@@ -571,9 +571,10 @@ def _line(result: Result) -> str:
     return json.dumps(result.to_dict(), allow_nan=False) + "\n"
 
 
-def _ends_with_line(file: Path) -> bool:
-    """Whether the next line can be appended to the file."""
-    return file.exists() and file.read_bytes()[-1:] in (b"", b"\n")
+def _lines(file: Path) -> float:
+    """How many lines a file has; a last one that is not ended counts half."""
+    content = file.read_bytes() if file.exists() else b"-"
+    return content.count(b"\n") + (0 if content.endswith(b"\n") or not content else 0.5)
 
 
 def _lock(path: Path) -> TextIO:
@@ -645,9 +646,11 @@ def _check_same(path: Path, study: Study) -> None:
     ]
     if changed:
         key, *others = changed
-        rule = f"was {before.get(key)!r} when {path.parent} was run; use --fresh to start over"
-        if others:
-            rule += f" (also changed: {', '.join(others)})"
+        also = f" (also changed: {', '.join(others)})" if others else ""
+        rule = (
+            f"was {before.get(key)!r} when {path.parent} was run{also}; give it another name, or "
+        )
+        rule += "use --fresh to start over"
         raise InputError(rule, key=key, value=after.get(key))
 
 

@@ -54,7 +54,8 @@ def _search(study: Study, ended: list[Result]) -> list[str]:
         f"{count(wanted, 'network')}, {count(study.seeds, 'seed')} each"
     )
     if known:
-        return [f"{line}; what comes next depends on the {count(len(known), 'network')} so far"]
+        begun = f"{count(_seeds_left(study, ended), 'trial')} of networks so far would be run"
+        return [f"{line}; {begun}, and what comes next depends on them"]
     with tempfile.TemporaryDirectory() as scratch:
         # What is measured is not measured here: a limit on it counts as met.
         proposals = Proposals(Path(scratch) / "study.db", study, lambda _: {"latency": 0.0})
@@ -67,6 +68,14 @@ def _search(study: Study, ended: list[Result]) -> list[str]:
     if proposals.ended:
         return [*lines, f"Then no more: {proposals.ended}"]
     return lines + _more(wanted - FIRST, "network")
+
+
+def _seeds_left(study: Study, ended: list[Result]) -> int:
+    """Trials of networks that were proposed: not those of which one was ended early."""
+    states: dict[int | None, list[str]] = {}
+    for result in ended:
+        states.setdefault(result.proposal, []).append(result.state)
+    return sum(max(0, study.seeds - len(s)) for s in states.values() if "pruned" not in s)
 
 
 def _is_rival(params: Mapping[str, Value]) -> bool:

@@ -21,6 +21,7 @@ from .ledger import Ledger
 
 STATUS_SECONDS = 2.0  # between two writings of status.json
 GRACE = 60.0  # seconds that workers have to save when the budget is used up
+GRACE_OF_CTRL_C = 15.0  # and after a Ctrl-C
 
 Ending = Literal["finished", "interrupted", "paused", "stopped"]
 
@@ -50,7 +51,8 @@ class Session:
 
     Attributes:
         points: Running trial -> the latest point of its history.
-        is_closing: The budget is used up: nothing new is started.
+        is_closing: The budget is used up, or there was a Ctrl-C: nothing new is started.
+        is_interrupted: There was a Ctrl-C.
     """
 
     ledger: Ledger
@@ -58,13 +60,14 @@ class Session:
     steps: int
     points: dict[int, dict[str, Any]] = field(default_factory=dict)
     is_closing: bool = False
+    is_interrupted: bool = False
     _started: str = field(default_factory=now)
     _start: float = field(default_factory=time.monotonic)
     _earlier: float = 0.0  # seconds of earlier sessions
     _written: float = 0.0
     _closing_since: float = 0.0
     _steps_done: int = 0
-    _interrupted: bool = False
+    _reached: dict[int, int] = field(default_factory=dict)  # running trial -> its furthest step
     _failed_in_a_row: int = 0
 
     def __post_init__(self) -> None:
@@ -78,27 +81,36 @@ class Session:
         return self._earlier + time.monotonic() - self._start
 
     def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
-        """What a signal does. It is remembered, as an exception can be lost in a callback."""
-        self._interrupted = True
-        raise KeyboardInterrupt
+        """What a Ctrl-C does: at first it is remembered, for workers to save; a second one ends.
+
+        An exception could be lost in a callback.
+        """
+        if self.is_interrupted:
+            raise KeyboardInterrupt
+        self.is_interrupted = True
 
     def tick(self) -> None:
         """Look at everything; called several times a second while trials run.
 
         Raises:
-            KeyboardInterrupt: There was a Ctrl-C.
-            Halted: The budget is used up, and workers had time to save.
+            KeyboardInterrupt: There was a Ctrl-C, and workers had time to save.
+            Halted: The budget is used up, and likewise.
         """
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._watch_budget()
+        if self.is_interrupted:
+            self._close()
+            if self._is_overdue(GRACE_OF_CTRL_C):
+                raise KeyboardInterrupt
+        elif self.is_used_up():
+            self._close()
+            if self._is_overdue(GRACE):
+                raise Halted("paused", self.used_up())
         if time.monotonic() - self._written >= STATUS_SECONDS:
             self.write("running")
 
     def hear(self, number: int, point: dict[str, Any]) -> None:
         """A trial has reported."""
-        before = self.points.get(number, {}).get("step", 0)
-        self._steps_done += max(0, point["step"] - before)
+        self._steps_done += max(0, point["step"] - self._reached[number])
+        self._reached[number] = max(point["step"], self._reached[number])
         self.points[number] = point
         self.ledger.report(number, point)
 
@@ -106,6 +118,7 @@ class Session:
         """A trial is started; one that goes on reports again what it had reported."""
         points = read_json_lines(self.ledger.trial_folder(number) / "history.jsonl")
         self.points[number] = points[-1] if points else {}
+        self._reached[number] = self.points[number].get("step", 0)
 
     def end(self, number: int, result: Result | None, *, again: bool) -> None:
         """A trial has ended, or is to be started again.
@@ -118,8 +131,8 @@ class Session:
             self._count_failure(result)
             budget = self.ledger.study.search.failure_budget
             if self._failed_in_a_row == budget and self.ledger.unfinished():
-                reason = f"the first {budget} trials have all failed; the same command goes on"
-                raise Halted("stopped", reason)
+                which = "trial has" if budget == 1 else f"{budget} trials have all"
+                raise Halted("stopped", f"the first {which} failed; the same command goes on")
 
     def _count_failure(self, result: Result) -> None:
         """Failures count until the first trial that does not fail."""
@@ -128,15 +141,20 @@ class Session:
         elif self._failed_in_a_row >= 0:
             self._failed_in_a_row += 1
 
-    def _watch_budget(self) -> None:
-        budget = self.ledger.study.search.budget_seconds
-        if budget is None or self.seconds < budget:
-            return
+    def _close(self) -> None:
+        """Start nothing new, and ask workers once to save and leave."""
         if not self.is_closing:
             self.is_closing, self._closing_since = True, time.monotonic()
             self.ledger.pause()
-        elif time.monotonic() - self._closing_since > GRACE and self.ledger.running():
-            raise Halted("paused", self.used_up())
+
+    def _is_overdue(self, grace: float) -> bool:
+        """Has a worker that was asked to leave not left for so many seconds?"""
+        return time.monotonic() - self._closing_since > grace and bool(self.ledger.running())
+
+    def is_used_up(self) -> bool:
+        """Is the budget?"""
+        budget = self.ledger.study.search.budget_seconds
+        return budget is not None and self.seconds >= budget
 
     def used_up(self) -> str:
         """What to say when the budget is."""

@@ -205,7 +205,7 @@ def test_with_one_objective_there_is_no_hypervolume(tmp_path):
     run, data = data_of(make_search(tmp_path / "run", objectives=["metrics.ap"]))
     figures = search.growth_figures(run, data)
     assert figures["hypervolume"] is None
-    assert list(figures["best"].data[0].y) == pytest.approx([30, 50, 50, 60, 60])
+    assert list(figures["best"].data[0].y) == pytest.approx([30, 50, 50, 60, 60, 60])
 
 
 def test_curves_end_where_trials_were_stopped(tmp_path):
@@ -322,8 +322,9 @@ def test_records_of_other_knobs_are_strays(tmp_path):
     run = make_search(tmp_path / "run")
     lines = (run / "results.jsonl").read_text().splitlines()
     first = json.loads(lines[0])
-    lines += [json.dumps(first | {"arm": "old", "params": {"width": 8}})]
-    lines += [json.dumps(first | {"arm": "older", "params": {"width": 999, "within": True}})]
+    lines += [json.dumps(first | {"trial": 90, "arm": "old", "params": {"width": 8}})]
+    other = {"trial": 91, "arm": "older", "params": {"width": 999, "within": True}}
+    lines += [json.dumps(first | other)]
     (run / "results.jsonl").write_text("".join(f"{line}\n" for line in lines))
     assert read_run(run).strays == 2
     text = text_of(write_report(run, tmp_path / "out").read_text())
