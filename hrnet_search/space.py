@@ -4,6 +4,7 @@ import inspect
 import itertools
 import json
 import math
+import random
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -166,6 +167,12 @@ class Space(Strict):
         values = [knob.values() for knob in self.vary.values()]
         for combination in itertools.product(*values):
             yield dict(zip(self.vary, combination, strict=True))
+
+    def draws(self, rng: random.Random) -> Iterator[dict[str, Value]]:
+        """Combinations drawn evenly, without end."""
+        knobs = {name: knob.values() for name, knob in self.vary.items()}
+        while True:
+            yield {name: rng.choice(values) for name, values in knobs.items()}
 
     @property
     def size(self) -> int:

@@ -308,6 +308,14 @@ class Study(Strict):
         if len(set(self.rivals)) < len(self.rivals):
             raise InputError("must not repeat a name", key="rivals", value=self.rivals)
 
+    def is_feasible(self, params: dict[str, Value]) -> bool:
+        """Can the network be trained here, within the limits that are counted?"""
+        if self.obstacle(params):
+            return False
+        limits = {key: most for key, most in self.space.limits.items() if key != LATENCY}
+        costs = self.costs(params) if limits else {}
+        return all(costs[key] <= most for key, most in limits.items())
+
     def arms(self) -> list[dict[str, Value]]:
         """Of a grid: knob values of each network within the limits, in order; rivals last."""
         rivals: list[dict[str, Value]] = [{RIVAL_KNOB: name} for name in self.rivals]

@@ -5,6 +5,7 @@ Every figure is a closed form (`hrnet_search.cost`). A space too large to go thr
 
 import contextlib
 import gc
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -148,10 +149,7 @@ def combinations(space: Space, *, count: int, seed: int = 0) -> Iterator[dict[st
     if count >= space.size:
         yield from space.params()
         return
-    rng = random.Random(seed)
-    knobs = {name: knob.values() for name, knob in space.vary.items()}
-    for _ in range(count):
-        yield {name: rng.choice(choices) for name, choices in knobs.items()}
+    yield from itertools.islice(space.draws(random.Random(seed)), count)
 
 
 def _limit(key: str, most: float, values: list[float]) -> Limit:

@@ -29,7 +29,7 @@ from ..profiling.counters import count_flop_counter
 from ..profiling.memory import free_bytes, resident
 from ..profiling.text import table
 from ..progress import bar
-from ..result import LATENCY, METRICS, count, read_results
+from ..result import METRICS, count, read_results
 from ..rivals import RIVAL_KNOB
 from ..space import Value
 from ..study import Study
@@ -220,22 +220,12 @@ def _sample(study: Study) -> list[dict[str, Value]]:
     Raises:
         InputError: None was found.
     """
-    rng = random.Random(study.search.seed)
-    knobs = {name: knob.values() for name, knob in study.space.vary.items()}
-    drawn = ({name: rng.choice(values) for name, values in knobs.items()} for _ in range(MAX_DRAWN))
-    found = list(islice((params for params in drawn if _is_feasible(study, params)), SAMPLE))
+    drawn = islice(study.space.draws(random.Random(study.search.seed)), MAX_DRAWN)
+    found = list(islice((params for params in drawn if study.is_feasible(params)), SAMPLE))
     if not found:
         rule = f"none of {MAX_DRAWN} random networks can be trained within the limits"
         raise InputError(rule, key="space")
     return found
-
-
-def _is_feasible(study: Study, params: dict[str, Value]) -> bool:
-    if study.obstacle(params):
-        return False
-    limits = {key: most for key, most in study.space.limits.items() if key != LATENCY}
-    costs = study.costs(params) if limits else {}
-    return all(costs[key] <= most for key, most in limits.items())
 
 
 def _trainings(study: Study, candidates: Sequence[Candidate]) -> int:

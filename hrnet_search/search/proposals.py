@@ -6,6 +6,7 @@ and is made anew for each proposal from the search's seed and the proposal's num
 that was killed goes on with the proposals that it would have made.
 """
 
+import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -222,7 +223,9 @@ class Proposals:
         rng = random.Random(f"{self.study.search.seed}, {len(self)}")
         measured: set[str] = set()  # too slow, so that it is not tried twice
         for params in _drawn(self.study, rng):
-            if not self._is_worth(params) or self._key(params) in measured:
+            if not self.study.is_feasible(params):
+                continue
+            if self._key(params) in self._first or self._key(params) in measured:
                 continue
             if proposal := self._settle(self._ask(params)):
                 return proposal
@@ -236,13 +239,6 @@ class Proposals:
         )
         self._stored.set_user_attr("ended", self.ended)
         return None
-
-    def _is_worth(self, params: dict[str, Value]) -> bool:
-        """Is it new, and within the limits that are counted?"""
-        if self.study.obstacle(params) or self._key(params) in self._first:
-            return False
-        costs = self.study.costs(params)
-        return all(costs[k] <= most for k, most in self.study.space.limits.items() if k in costs)
 
     def _key(self, params: dict[str, Value]) -> str:
         text = str(params)
@@ -259,9 +255,7 @@ def _drawn(study: Study, rng: random.Random) -> Iterator[dict[str, Value]]:
         rng.shuffle(everything)
         yield from everything
         return
-    values = {name: knob.values() for name, knob in space.vary.items()}
-    for _ in range(DRAWS):
-        yield {name: rng.choice(each) for name, each in values.items()}
+    yield from itertools.islice(space.draws(rng), DRAWS)
 
 
 def _above(
