@@ -88,6 +88,8 @@ class Session:
         if self.is_interrupted:
             raise KeyboardInterrupt
         self.is_interrupted = True
+        # Not by `print`, in the middle of which this may stand.
+        os.write(2, b"\nSaving what is running; Ctrl-C again leaves at once.\n")
 
     def tick(self) -> None:
         """Look at everything; called several times a second while trials run.
