@@ -301,3 +301,14 @@ def test_tables_are_printed_or_written(capsys: pytest.CaptureFixture[str], tmp_p
         status, out, _ = said(capsys, "tables", "16", "--format", form, "--out", file)
         assert (status, out) == (0, f"Tables: {file}\n")
         assert file.read_text().startswith(start)
+
+
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_leaves_nothing_behind(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, address: str
+) -> None:
+    status, _, errors = said(capsys, "run", SMOKE, "--address", address, "--out", tmp_path / "o")
+    assert status == 2
+    assert errors.startswith(f"hrnet-search: --address: {address!r}: ")
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "o").exists()

@@ -107,20 +107,19 @@ def run_study(
     """
     folder = out / "runs" / study.name
     require_writable(folder, key="--out")
-    ready = None
-    if fresh or not (folder / "study.yaml").exists():
-        ready = check(study, console)  # what is refused changes nothing
-    if fresh and (kept := set_aside(folder)):
-        console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
-    with Ledger(folder, study) as ledger:
-        shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of a driver that was killed
-        for line in ledger.repaired:
-            console.print(escape(line), highlight=False, soft_wrap=True)
-        # A search must ask its sampler whether there is more, and so needs the data.
-        if study.search.is_grid and not ledger.unfinished():
-            return _conclude(ledger, console)
-        # Who is there decides how many trials run at a time.
-        with connect(address, cpus=0) if address is not None else contextlib.nullcontext():
+    # Before anything is written: the cluster may not be there. Its size decides on the jobs.
+    with connect(address, cpus=0) if address is not None else contextlib.nullcontext():
+        ready = None
+        if fresh or not (folder / "study.yaml").exists():
+            ready = check(study, console)  # what is refused changes nothing
+        if fresh and (kept := set_aside(folder)):
+            console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
+        with Ledger(folder, study) as ledger:
+            for line in ledger.repaired:
+                console.print(escape(line), highlight=False, soft_wrap=True)
+            # A search must ask its sampler whether there is more, and so needs the data.
+            if study.search.is_grid and not ledger.unfinished():
+                return _conclude(ledger, console)
             jobs = jobs or default_jobs(address, study.train.processes)
             ready = ready or check(study, console)
             if address is not None:
