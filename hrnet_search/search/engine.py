@@ -115,6 +115,7 @@ def run_study(
         if fresh and (kept := set_aside(folder)):
             console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
         with Ledger(folder, study) as ledger:
+            shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of a driver that was killed
             for line in ledger.repaired:
                 console.print(escape(line), highlight=False, soft_wrap=True)
             # A search must ask its sampler whether there is more, and so needs the data.
