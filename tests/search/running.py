@@ -26,6 +26,8 @@ STEPS = ["--set", "train.steps=60", "--set", "train.evaluations=3"]
 SAVED = ["--set", "train.checkpoint_minutes=0"]  # after every step
 PATIENCE = 600  # seconds, for a machine that is busy with other things
 LOOK = 0.05  # seconds between two looks
+# Of each kind of disturbance that slow tests make.
+RUNS = range(int(os.environ.get("HRNET_SEARCH_CHAOS", "2")))
 
 Scores = dict[tuple[str, int], tuple[dict, list]]
 

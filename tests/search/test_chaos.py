@@ -5,7 +5,6 @@
 runs each kind of disturbance twenty times, instead of twice; the seed is in the test's name.
 """
 
-import os
 import random
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from optuna.trial import TrialState
 from running import (
     LOOK,
     PATIENCE,
+    RUNS,
     SAVED,
     SMOKE,
     STEPS,
@@ -38,7 +38,6 @@ from hrnet_search.files import read_json, read_json_lines
 
 pytestmark = pytest.mark.slow
 
-RUNS = range(int(os.environ.get("HRNET_SEARCH_CHAOS", "2")))
 SEEDS = 8
 TRIALS = 2 * SEEDS
 ALL_STEPS = 60 * TRIALS
