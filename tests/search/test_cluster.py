@@ -185,9 +185,10 @@ def results(folder: Path) -> dict[tuple[str, int], tuple[dict, list]]:
 
 
 def steps_done(folder: Path) -> list[int]:
-    """Of each trial that has been saved."""
+    """Of each trial that has been saved, as far as it has reported."""
     trials = (folder / "runs" / "smoke" / "trials").glob("*/checkpoint.pt")
-    return [len(read_json_lines(file.with_name("history.jsonl"))) for file in trials]
+    histories = [read_json_lines(file.with_name("history.jsonl")) for file in trials]
+    return [points[-1]["step"] if points else 0 for points in histories]
 
 
 def wait_for_both(folder: Path, process: subprocess.Popen[str], step: int) -> None:
