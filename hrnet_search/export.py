@@ -329,8 +329,17 @@ With hrnet-search installed, `hrnet-search predict FOLDER IMAGE... --out DIR` do
 
 Loaded in a process without hrnet-search, this folder gave the trained network's outputs bit for
 bit on `sample.png`. Trained with {versions}.
-Architecture: `{json.dumps(result.params)}`.
+Architecture: `{json.dumps(result.params)}`{_widths(study, result)}.
 """
+
+
+def _widths(study: Study, result: Result) -> str:
+    """Of a cost-matched copy: what its knob values do not say."""
+    if not study.is_copy(result.params):
+        return ""
+    widths = json.dumps(study.arguments(result.params)["width"])
+    (cost,) = study.match
+    return f", its branches scaled to the {METRICS[cost].label} of\n`{study.reference_arm}`: width {widths}"
 
 
 def _worth(study: Study, result: Result) -> str:

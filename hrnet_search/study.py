@@ -5,22 +5,24 @@ impossible value is refused with file, dotted key, value, rule and the nearest v
 """
 
 import functools
+import itertools
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
 from .arch import TASK_DEFAULTS, ArchSpec
 from .blueprint import canonical, check_input
-from .cost import cost
+from .cost import count
 from .errors import InputError, nearest_name
 from .files import write_json
 from .frameworks import FRAMEWORKS, DetectorSpec
+from .matching import MATCH_KNOB, MATCH_TOLERANCE, MATCHABLE, matched
 from .paper import TABLES
 from .reading import (
     PATHS,
@@ -47,12 +49,13 @@ from .settings import (
     Train,
     refuse_unused,
 )
-from .space import Space, Strict, Value
+from .space import Settings, Space, Strict, Value
 from .strategy import Search
 from .views import scaled_size
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ONLY_OF_SPECS = ("profile.activations", "profile.kernels", "profile.depth")
+MAX_MATCHED = 100  # arms; each is costed dozens of times whenever its study is read
 RIVAL_MULTIPLE = 32  # pixels: ResNets reduce so much and are enlarged again to a quarter
 
 
@@ -89,6 +92,11 @@ class Study(Strict):
         default=[], max_length=2, description="Metrics to compare by; accuracy first, then cost."
     )
     reference: str = Field(default="", description="Arm that others are compared with; last one.")
+    match: dict[str, Literal["reference"]] = Field(
+        default={},
+        max_length=1,
+        description="A closed-form cost, in which a copy of each arm is to meet the reference.",
+    )
     paper: Paper | None = Field(default=None, description="Table to set beside the results.")
 
     @model_validator(mode="before")
@@ -129,6 +137,7 @@ class Study(Strict):
             rule = f"must be one of the space's arms ({', '.join(arms[:10])})"
             near = nearest_name(self.reference, arms)
             raise InputError(rule, key="reference", value=self.reference, nearest=near)
+        self._check_match(arms)
         return self
 
     def _check_search(self) -> None:
@@ -153,7 +162,7 @@ class Study(Strict):
             raise first
 
     def _check_grid_settings(self) -> None:
-        for key in ("rivals", "reference", "paper"):
+        for key in ("rivals", "reference", "match", "paper"):
             if getattr(self, key):
                 rule = f"is for studies of a grid; a search by {self.search.sampler} has no arms"
                 raise InputError(rule, key=key, value=str(getattr(self, key)))
@@ -308,6 +317,25 @@ class Study(Strict):
         if len(set(self.rivals)) < len(self.rivals):
             raise InputError("must not repeat a name", key="rivals", value=self.rivals)
 
+    def _check_match(self, arms: list[str]) -> None:
+        """What cost-matched arms need: `arms` are the names of those of the space."""
+        if not self.match:
+            return
+        key = self._matched_cost
+        if key == LATENCY:
+            rule = "is measured, so widths cannot be found beforehand that meet it"
+            raise InputError(rule, key="match", value=key, nearest="profile.macs")
+        check_name("match", key, MATCHABLE)
+        if MATCH_KNOB in self.space.vary:
+            rule = "is reserved for cost-matched arms; choose another name for the knob"
+            raise InputError(rule, key=f"space.vary.{MATCH_KNOB}")
+        if len(arms) > MAX_MATCHED:
+            raise InputError(f"is for at most {MAX_MATCHED} arms", key="match", value=len(arms))
+        for name in (self.arm(params) for params in self._plan.values() if self.is_copy(params)):
+            if name in (*arms, *self.rivals):
+                rule = "is the name of an arm, and of the cost-matched copy of another"
+                raise InputError(rule, key="match", value=name)
+
     def is_feasible(self, params: dict[str, Value]) -> bool:
         """Can the network be trained here, within the limits that are counted?"""
         if self.obstacle(params):
@@ -317,9 +345,14 @@ class Study(Strict):
         return all(costs[key] <= most for key, most in limits.items())
 
     def arms(self) -> list[dict[str, Value]]:
-        """Of a grid: knob values of each network within the limits, in order; rivals last."""
+        """Of a grid: knob values of each network within the limits, in order; rivals last.
+
+        With `match` an arm is followed by its cost-matched copy, which has `MATCH_KNOB` besides.
+        There is none where it would be a network that is an arm already.
+        """
         rivals: list[dict[str, Value]] = [{RIVAL_KNOB: name} for name in self.rivals]
-        return [*self._feasible, *rivals]
+        own = list(self._plan.values()) if self.match else self._feasible
+        return [*own, *rivals]
 
     def left_out(self) -> int:
         """How many networks of the space are above its limits."""
@@ -346,11 +379,82 @@ class Study(Strict):
             raise InputError(f"no network meets all of them ({least})", key="space.limits")
         return kept
 
-    def costs(self, params: dict[str, Value]) -> dict[str, float]:
+    @functools.cached_property
+    def _plan(self) -> dict[str, dict[str, Value]]:
+        """With `match`: key of the network -> arm of the space, or its copy right after it."""
+        own = {self._spec(params).key: params for params in self._feasible}
+        plan: dict[str, dict[str, Value]] = {}
+        for key, params in own.items():
+            plan[key] = params
+            copy = self._copy(params)
+            key = self._spec(copy).key
+            if key not in own and key not in plan:
+                self._check_limits(copy)
+                plan[key] = copy
+        return plan
+
+    def _check_limits(self, copy: dict[str, Value]) -> None:
+        costs = self.costs(copy)
+        for key, most in self.space.limits.items():
+            if costs[key] > most:
+                rule = f"arm '{self.arm(copy)}' would be above space.limits.{key}"
+                raise InputError(rule, key="match", value=self._matched_cost)
+
+    @functools.cached_property
+    def _matched(self) -> dict[str, ArchSpec]:
+        """Arm -> its network at the reference's cost; its own if that is near enough."""
+        key = self._matched_cost
+        reference = next(p for p in self._feasible if self.arm(p) == self.reference_arm)
+        target = self.costs(reference)[key]
+        found = {}
+        for params in self._feasible:
+            spec, miss = matched(self._spec(params), target, lambda s: self._counted(s)[key])
+            if miss > MATCH_TOLERANCE:
+                rule = (
+                    f"arm '{self.arm(params)}' cannot be brought within {MATCH_TOLERANCE:.0%} of "
+                    f"arm '{self.reference_arm}' by whole channels; the nearest is {miss:.1%} off"
+                )
+                raise InputError(rule, key="match", value=key)
+            found[self.arm(params)] = spec
+        return found
+
+    @property
+    def _matched_cost(self) -> str:
+        return next(iter(self.match))
+
+    def _copy(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        return {**params, MATCH_KNOB: self._matched_cost}
+
+    def is_copy(self, params: Mapping[str, Value]) -> bool:
+        """Whether it is a cost-matched copy of an arm of the space."""
+        return bool(self.match) and MATCH_KNOB in params
+
+    def original(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """The knob values of the arm that it is a copy of; its own if it is none."""
+        names = self.space.vary if self.is_copy(params) else params
+        return {name: params[name] for name in names}
+
+    def counterpart(self, params: Mapping[str, Value]) -> dict[str, Value] | None:
+        """Which arm stands for this one where all have the reference's cost: its copy; itself if
+        it is a copy, the reference or within `MATCH_TOLERANCE` of that; or another arm, if the copy
+        would be that. None without `match`, and of a rival, which nothing widens.
+        """
+        if not self.match or self._is_rival(params):
+            return None
+        return self._plan[self._spec(self._copy(self.original(params))).key]
+
+    def is_matched(self, params: Mapping[str, Value]) -> bool:
+        """Whether the arm is one of those that have the reference's cost."""
+        return self.counterpart(params) == params
+
+    def costs(self, params: Mapping[str, Value]) -> dict[str, float]:
         """The network's costs in closed form, keys of `METRICS`, in base units."""
+        return self._counted(self._spec(params))
+
+    def _counted(self, spec: ArchSpec) -> dict[str, float]:
         return closed_form(
-            cost(
-                self.space.arch(params),
+            count(
+                spec,
                 head=self.task.head,
                 num_outputs=self.head_outputs,
                 input_size=self.input_size,
@@ -359,15 +463,40 @@ class Study(Strict):
 
     def network(self, params: Mapping[str, Value]) -> ArchSpec | Rival:
         """What these knob values build with the task's head, in its canonical form."""
-        if self._is_rival(params):
-            return RIVALS[str(params[RIVAL_KNOB])]
+        return RIVALS[str(params[RIVAL_KNOB])] if self._is_rival(params) else self._spec(params)
+
+    def _spec(self, params: Mapping[str, Value]) -> ArchSpec:
+        if self.is_copy(params):
+            return self._matched[self.arm(self.original(params))]
         return canonical(self.space.arch(dict(params)), self.task.head)
+
+    def arguments(self, params: Mapping[str, Value]) -> Settings:
+        """All arguments of `hrnet` that build the network; none for a rival."""
+        if self._is_rival(params):
+            return {}
+        arguments = self.space.arguments(self.original(params))
+        if self.is_copy(params):
+            arguments["width"] = self._widths(params)
+        return arguments
+
+    def _widths(self, copy: Mapping[str, Value]) -> Value:
+        """Of each branch of each stage; as it was where the network does without the branch."""
+        before = self.space.arch(self.original(copy)).stages
+        pairs = zip(before, self._spec(copy).stages, strict=True)
+        return [
+            [
+                new or old
+                for old, new in itertools.zip_longest(one.num_channels, other.num_channels)
+            ]
+            for one, other in pairs
+        ]
 
     def arm(self, params: Mapping[str, Value]) -> str:
         """The knob values as text, or the rival's name."""
         if self._is_rival(params):
             return str(params[RIVAL_KNOB])
-        return self.space.arm(dict(params))
+        name = self.space.arm(self.original(params))
+        return f"{name}, matched" if self.is_copy(params) else name
 
     def _is_rival(self, params: Mapping[str, Value]) -> bool:
         return set(params) == {RIVAL_KNOB} and RIVAL_KNOB not in self.space.vary

@@ -22,7 +22,8 @@ def init_weights(model: nn.Module, *, seed: int) -> None:
 
     Every tensor has its own generator, seeded by `seed` and its name. Two networks of a study
     therefore start with the same values wherever they share a parameter, and an ablation's arms
-    are paired from the first step.
+    are paired from the first step. To share it means name and shape: of a cost-matched copy the
+    stem and stage 1 start as in its original, and the branches whose width has changed do not.
 
     Args:
         model: A network whose last convolution or linear layer writes the output, or one that

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..arch import ArchSpec
 from ..files import read_json
+from ..matching import MATCH_KNOB
 from ..paper import TABLES, Table
 from ..result import METRICS, Result, read_results
 from ..rivals import Rival
@@ -24,11 +25,15 @@ class Arm:
     """One network of the study.
 
     Args:
-        name: As the space writes it.
-        arguments: All arguments of `hrnet`; none for a rival.
+        name: As the space writes it; ", matched" follows of a cost-matched copy.
+        arguments: All arguments of `hrnet` that build it; none for a rival.
         network: The network they make, or the rival.
         results: Its trials so far, complete, ended early and failed, by seed.
-        paper: The paper's figure for it, a fraction, or None.
+        paper: The paper's figure for it, a fraction, or None; for a copy that of its original.
+        matched: Is it a cost-matched copy (`Study.match`)?
+        original: Name of the arm that it is a copy of; its own if it is none.
+        counterpart: Name of the arm that stands for it where all have the reference's cost
+            (`Study.counterpart`); empty if none does.
     """
 
     name: str
@@ -36,6 +41,9 @@ class Arm:
     network: ArchSpec | Rival
     results: tuple[Result, ...]
     paper: float | None
+    matched: bool = False
+    original: str = ""
+    counterpart: str = ""
 
     def values(self, key: str) -> dict[int, float]:
         """Seed -> the number under a key of `METRICS`, where it was measured.
@@ -141,6 +149,7 @@ def results_frame(run: Run) -> pd.DataFrame:
     """One row per trial in the units of the records; a column per knob, cost and metric."""
     columns = ["study", "trial", "proposal", "state", "arm", "seed", "key"]
     columns += [f"params.{name}" for name in run.study.space.vary]
+    columns += [f"params.{MATCH_KNOB}"] if run.study.match else []
     results = run.results
     columns += [key for key in METRICS if any(r.value(key) is not None for r in results)]
     columns += ["seconds", "attempt", "started", "ended"]
@@ -150,16 +159,18 @@ def results_frame(run: Run) -> pd.DataFrame:
 
 
 def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
-    name, network = study.arm(params), study.network(params)
-    arguments = {} if isinstance(network, Rival) else study.space.arguments(params)
+    original, counterpart = study.original(params), study.counterpart(params)
     table = paper_table(study)
-    row = table.row(arguments) if table else None
+    row = table.row(study.arguments(original)) if table else None
     return Arm(
-        name=name,
-        arguments=arguments,
-        network=network,
+        name=study.arm(params),
+        arguments=study.arguments(params),
+        network=study.network(params),
         results=tuple(sorted(results, key=lambda result: result.seed)),
         paper=row.values.get(study.paper.column) if row and study.paper else None,
+        matched=study.is_copy(params),
+        original=study.arm(original),
+        counterpart="" if counterpart is None else study.arm(counterpart),
     )
 
 

@@ -16,6 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 
+from ..matching import MATCH_KNOB
 from ..result import METRICS
 from ..rivals import RIVAL_KNOB
 from ..space import Range, Space, Value
@@ -90,9 +91,10 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def training_distributions(study: Study) -> dict[str, BaseDistribution]:
-    """Those of the space, and of the name of a rival."""
+    """Those of the space, of the name of a rival, and of the cost that a copy meets."""
     rival = {RIVAL_KNOB: CategoricalDistribution(study.rivals)} if study.rivals else {}
-    return {**distributions(study.space), **rival}
+    match = {MATCH_KNOB: CategoricalDistribution(list(study.match))} if study.match else {}
+    return {**distributions(study.space), **rival, **match}
 
 
 def encoded_params(params: Mapping[str, Value]) -> dict[str, Any]:
