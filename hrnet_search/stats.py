@@ -7,10 +7,11 @@ effect is at most `LEVEL`.
 """
 
 import bisect
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,19 @@ def compare(
 ) -> Comparison:
     """The paired difference `arm` - `other`, as the only comparison of its table."""
     return compare_all([Pair(arm, other, paper)], level=level)[0]
+
+
+def turned(comparison: Comparison) -> Comparison:
+    """The same comparison the other way round."""
+    changes: dict[str, Any] = {
+        name: None if value is None else -value
+        for name in ("difference", "paper")
+        for value in [getattr(comparison, name)]
+    }
+    for name in ("interval", "bootstrap"):
+        limits = getattr(comparison, name)
+        changes[name] = None if limits is None else (-limits[1], -limits[0])
+    return dataclasses.replace(comparison, **changes)
 
 
 def compare_all(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Comparison]:

@@ -72,6 +72,13 @@ class Paper(Strict):
         return self
 
 
+class Adaptive(Strict):
+    """Further seeds for arms whose comparison with the reference is undecided."""
+
+    most: int = Field(ge=3, le=1000, description="Seeds of an arm at the most.")
+    step: int = Field(default=5, ge=1, description="Seeds that are added at a time.")
+
+
 class Study(Strict):
     """One study file."""
 
@@ -84,6 +91,10 @@ class Study(Strict):
     train: Train
     search: Search = Field(default=Search(), description="How networks are chosen.")
     seeds: int = Field(default=3, ge=1, le=1000, description="Trainings of each network.")
+    adaptive: Adaptive | None = Field(
+        default=None,
+        description="Adds seeds to the arms that are undecided; a false verdict stays as rare.",
+    )
     rivals: list[str] = Field(
         default=[],
         description="Networks of others to train beside those of the space, as further arms.",
@@ -138,6 +149,7 @@ class Study(Strict):
             near = nearest_name(self.reference, arms)
             raise InputError(rule, key="reference", value=self.reference, nearest=near)
         self._check_match(arms)
+        self._check_adaptive()
         return self
 
     def _check_search(self) -> None:
@@ -162,7 +174,7 @@ class Study(Strict):
             raise first
 
     def _check_grid_settings(self) -> None:
-        for key in ("rivals", "reference", "match", "paper"):
+        for key in ("adaptive", "rivals", "reference", "match", "paper"):
             if getattr(self, key):
                 rule = f"is for studies of a grid; a search by {self.search.sampler} has no arms"
                 raise InputError(rule, key=key, value=str(getattr(self, key)))
@@ -336,6 +348,17 @@ class Study(Strict):
                 rule = "is the name of an arm, and of the cost-matched copy of another"
                 raise InputError(rule, key="match", value=name)
 
+    def _check_adaptive(self) -> None:
+        """What a first look at the comparisons needs."""
+        if self.adaptive is None:
+            return
+        if self.seeds < 2:
+            rule = "must be at least 2 with adaptive: one difference has no spread"
+            raise InputError(rule, key="seeds", value=self.seeds)
+        if self.adaptive.most <= self.seeds:
+            rule = f"must be above seeds ({self.seeds})"
+            raise InputError(rule, key="adaptive.most", value=self.adaptive.most)
+
     def is_feasible(self, params: dict[str, Value]) -> bool:
         """Can the network be trained here, within the limits that are counted?"""
         if self.obstacle(params):
@@ -484,10 +507,7 @@ class Study(Strict):
         before = self.space.arch(self.original(copy)).stages
         pairs = zip(before, self._spec(copy).stages, strict=True)
         return [
-            [
-                new or old
-                for old, new in itertools.zip_longest(one.num_channels, other.num_channels)
-            ]
+            [new or old for old, new in itertools.zip_longest(one.num_channels, other.num_channels)]
             for one, other in pairs
         ]
 
@@ -500,6 +520,11 @@ class Study(Strict):
 
     def _is_rival(self, params: Mapping[str, Value]) -> bool:
         return set(params) == {RIVAL_KNOB} and RIVAL_KNOB not in self.space.vary
+
+    @property
+    def most_seeds(self) -> int:
+        """Of an arm of a grid, whatever its comparison shows."""
+        return self.seeds if self.adaptive is None else self.adaptive.most
 
     @property
     def accuracy(self) -> str:

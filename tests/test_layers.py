@@ -21,7 +21,7 @@ LAYERS = (
     ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
-        *("matching", "result", "stats", "progress", "strategy", "pareto", "status"),
+        *("matching", "result", "stats", "comparisons", "progress", "strategy", "pareto", "status"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..arch import ArchSpec
+from ..comparisons import seeds_wanted
 from ..files import read_json
 from ..matching import MATCH_KNOB
 from ..paper import TABLES, Table
@@ -57,7 +58,7 @@ class Arm:
         return {s: v for s, v in found.items() if v is not None and math.isfinite(v)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """What `runs/<study>/` holds.
 
@@ -81,11 +82,17 @@ class Run:
         """Trials that are to end; of a network that was ended early those that have."""
         seeds, networks = self.study.seeds, self.study.search.networks
         if networks is None:
-            return len(self.arms) * seeds
+            return sum(self._seeds_wanted().values())
         early = [arm for arm in self.arms if any(r.state == "pruned" for r in arm.results)]
         begun = sum(len(arm.results) for arm in early) + seeds * (len(self.arms) - len(early))
         to_come = 0 if self.status.get("state") == "finished" else networks - len(self.arms)
         return begun + seeds * max(0, to_come)
+
+    def _seeds_wanted(self) -> dict[str, int]:
+        """Of a grid: arm -> number of its seeds, as far as it can be told by now."""
+        values = {arm.name: arm.values(self.study.accuracy) for arm in self.arms}
+        ended = {(arm.name, result.seed) for arm in self.arms for result in arm.results}
+        return seeds_wanted(self.study, values, lambda name, seed: (name, seed) in ended)
 
     @property
     def results(self) -> list[Result]:

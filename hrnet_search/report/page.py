@@ -11,6 +11,7 @@ import pandas as pd
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
+from ..comparisons import looks
 from ..files import read_json, write_atomic
 from ..result import Result, metric
 from ..settings import Files
@@ -42,6 +43,7 @@ def write_report(run: Path, out: Path) -> Path:
 def _write_grid(run: Run, out: Path) -> None:
     write_atomic(out / "table.md", _markdown(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
+    write_atomic(out / "comparisons.csv", _csv(tables.comparisons_data(run)))
     content = _content(run, out) | _grid_content(run)
     write_atomic(out / "index.html", _page("grid.html.j2", content))
 
@@ -61,7 +63,9 @@ def _markdown(run: Run) -> str:
     parts = [f"# {heading}\n", tables.plain(summary.summary(run)) + "\n"]
     parts.append(tables.markdown(tables.ablation_table(run)))
     parts += [f"The paper trained {tables.plain(trained)}.\n"] if trained else []
-    parts.append(tables.markdown(tables.pairs_table(run)))
+    for family in tables.comparisons(run):
+        parts += [f"## Comparisons {tables.plain(family.title)}\n"] if family.title else []
+        parts.append(tables.markdown(tables.pairs_table(run, family)))
     return "\n".join(parts)
 
 
@@ -120,7 +124,17 @@ def _grid_content(run: Run) -> dict[str, Any]:
     return {
         "summary": summary.summary(run),
         "reference": run.reference.name,
-        "all_pairs": len(run.arms) <= tables.ALL_PAIRS,
+        "families": [
+            (family.title, tables.pairs_table(run, family)) for family in tables.comparisons(run)
+        ],
+        "with_reference": all(
+            other is run.reference
+            for family in tables.comparisons(run)
+            for _, other, _ in family.pairs
+        )
+        and len(run.arms) > 2,
+        "confidence": tables.confidence(run),
+        "looks": looks(run.study),
         "arms": run.arms,
         "paper": _paper(run),
         "named": figures.named_arms(run),
@@ -177,7 +191,6 @@ def _settings(run: Run) -> dict[str, tables.TextTable]:
 def _tables(run: Run) -> dict[str, tables.TextTable]:
     return {
         "ablation": tables.ablation_table(run),
-        "pairs": tables.pairs_table(run),
         "trials": tables.trials_table(run),
         "failures": tables.failures_table(run),
         "metrics": tables.metrics_table(run),

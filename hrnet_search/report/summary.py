@@ -10,7 +10,18 @@ from ..settings import SyntheticDetection, SyntheticPose
 from ..stats import Verdict, mean_and_deviation
 from ..study import Study
 from .frame import Arm, Run, paper_table
-from .tables import STATES, TIMES, compare_arms, interval, pairs_data, signed, with_deviation
+from .tables import (
+    STATES,
+    TIMES,
+    Compared,
+    comparison,
+    comparisons,
+    confidence,
+    interval,
+    probability,
+    signed,
+    with_deviation,
+)
 
 TASKS = {  # kind -> what a reader calls it
     "pose": "pose estimation",
@@ -85,7 +96,10 @@ def training_words(study: Study) -> str:
 
 
 def _how_often(run: Run) -> str:
-    each = f"Each is trained with {count(run.study.seeds, 'seed')}: {progress(run)}"
+    seeds = count(run.study.seeds, "seed")
+    if run.study.adaptive is not None:
+        seeds += f", undecided ones with up to {run.study.adaptive.most}"
+    each = f"Each is trained with {seeds}: {progress(run)}"
     missing = run.planned - len(run.results)
     return f"{each}, {missing} not finished yet." if missing > 0 else f"{each}."
 
@@ -125,13 +139,17 @@ def _best(run: Run) -> str:
     best += f" over {count(len(values), 'seed')}, by {ranked[0].name}"
     if len(ranked) == 1:
         return f"{best}; no other arm has results."
-    lead = compare_arms(run, ranked[0], ranked[1])
-    if lead.low is None:
-        return f"{best}; too few seeds to tell its lead over {ranked[1].name} from chance."
-    tells = "include" if lead.verdict == "not shown" else "exclude"
-    limits = interval(shown, lead.low, lead.high)
-    over = f"{best}; its lead over {ranked[1].name} is {signed(shown, lead.difference)}"
-    return f"{over}, with a 95 % interval of {limits} that {tells}s zero."
+    second = ranked[1]
+    lead = comparison(run, ranked[0], second)
+    if lead is None:
+        behind = signed(shown, _mean(run, second) - _mean(run, ranked[0]))
+        return f"{best}; {second.name} follows at {behind}, a difference that nothing tests."
+    if lead.interval is None:
+        return f"{best}; too few seeds to tell its lead over {second.name} from chance."
+    tells = "not shown" if lead.verdict == "not shown" else "shown"
+    limits = f"{confidence(run)} interval {interval(shown, lead.interval)}"
+    over = f"{best}; its lead over {second.name} is {signed(shown, lead.difference)}"
+    return f"{over} ({limits}, p {probability(lead.p_table)} of the table), {tells} by these seeds."
 
 
 def _order(run: Run) -> str:
@@ -141,7 +159,7 @@ def _order(run: Run) -> str:
     if table is None:
         label = metric(run.study.accuracy).label
         return f"The paper's column is not {label}, so none of its figures is set beside ours."
-    ours = {a.name: _mean(run, a) for a in _ranked(run) if a.paper is not None}
+    ours = {a.name: _mean(run, a) for a in _ranked(run) if a.paper is not None and not a.matched}
     if len(ours) < 2:
         return "Too few arms of the paper's table have results to check its order."
     # In the paper's order to begin with, so that arms of equal mean stand alike in both chains.
@@ -163,13 +181,19 @@ def _chain(values: dict[str, float]) -> str:
 
 
 def _differences(run: Run) -> str:
-    verdicts = Counter(c.verdict for _, _, c in pairs_data(run) if c.paper and c.n)
+    return " ".join(filter(None, map(_verdicts, comparisons(run))))
+
+
+def _verdicts(family: Compared) -> str:
+    verdicts = Counter(c.verdict for _, _, c in family.pairs if c.paper and c.n)
     total = sum(verdicts.values())
     if not total:
         return ""
     order: tuple[Verdict, ...] = ("reproduced", "not shown", "contradicted", "too few seeds")
     parts = [f"{verdicts[v]} {v}" for v in order if verdicts[v]]
-    text = f"Of {count(total, 'difference')} between arms of the paper's table: {', '.join(parts)}."
+    which = f" {family.title}" if family.title else ""
+    differences = f"{count(total, 'difference')} between arms of the paper's table{which}"
+    text = f"Of {differences}: {', '.join(parts)}."
     if verdicts["reproduced"] + verdicts["contradicted"] == 0:
         text += " So these trials neither support nor contradict the paper's order."
     return text

@@ -3,8 +3,8 @@
 Every table on the page is a `TextTable`; the page and Markdown only lay it out.
 """
 
+import functools
 import html
-import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 
 from ..arch import ArchSpec
+from ..comparisons import compared, families, level
 from ..result import METRICS, Metric, metric
-from ..stats import Comparison, compare, mean_and_deviation
+from ..stats import MAX_PAIRS, POWER, Comparison, Interval, mean_and_deviation, turned
 from .frame import Arm, Run, paper_table
 
-ALL_PAIRS = 4  # arms; with more, each is compared with the reference alone
 COSTS = ("profile.params", "profile.macs", "profile.paper_gflops")
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -48,24 +48,56 @@ class TextTable:
     rows: list[list[str]]
 
 
-def pairs_data(run: Run) -> list[tuple[Arm, Arm, Comparison]]:
-    """All pairs of at most `ALL_PAIRS` arms, otherwise each arm with the reference."""
-    others = [arm for arm in run.arms if arm is not run.reference]
-    # The reference comes last, so that it is what others are compared with in every table.
-    pairs: Iterable[tuple[Arm, Arm]] = itertools.combinations([*others, run.reference], 2)
-    if len(run.arms) > ALL_PAIRS:
-        pairs = [(arm, run.reference) for arm in others]
-    return [(arm, other, compare_arms(run, arm, other)) for arm, other in pairs]
+@dataclass(frozen=True)
+class Compared:
+    """Comparisons that were judged together.
+
+    Args:
+        title: What their arms have in common, empty where a study has one such table.
+        pairs: The arms, the first minus the second, and what became of it.
+    """
+
+    title: str
+    pairs: list[tuple[Arm, Arm, Comparison]]
 
 
-def compare_arms(run: Run, arm: Arm, other: Arm) -> Comparison:
-    """The paired difference of the study's main metric, and the paper's if it has both."""
-    paper = None if arm.paper is None or other.paper is None else arm.paper - other.paper
-    key = run.study.accuracy
-    return compare(arm.values(key), other.values(key), paper=paper)
+@functools.lru_cache(maxsize=1)
+def comparisons(run: Run) -> list[Compared]:
+    """Each family of comparisons of the study's main metric."""
+    arms = {arm.name: arm for arm in run.arms}
+    values = {arm.name: arm.values(run.study.accuracy) for arm in run.arms}
+    paper = {arm.name: arm.paper for arm in run.arms if arm.paper is not None}
+    return [
+        Compared(
+            family.title,
+            [
+                (arms[one], arms[other], found)
+                for (one, other), found in zip(
+                    family.pairs, compared(run.study, family, values, paper), strict=True
+                )
+            ],
+        )
+        for family in families(run.study)
+    ]
 
 
-def pairs_table(run: Run) -> TextTable:
+def comparison(run: Run, arm: Arm, other: Arm) -> Comparison | None:
+    """That of these two arms, either way round; None if they were not compared."""
+    for family in comparisons(run):
+        for one, two, found in family.pairs:
+            if (one, two) == (arm, other):
+                return found
+            if (two, one) == (arm, other):
+                return turned(found)
+    return None
+
+
+def confidence(run: Run) -> str:
+    """Of the intervals, as in "95 %"."""
+    return f"{100 * (1 - level(run.study)):.4g} %"
+
+
+def pairs_table(run: Run, family: Compared) -> TextTable:
     """The comparisons in words."""
     shown = metric(run.study.accuracy)
     paper = paper_table(run.study) is not None
@@ -73,17 +105,47 @@ def pairs_table(run: Run) -> TextTable:
         Column("Arm", "arm"),
         Column("minus", "arm"),
         Column("Difference", "number", shown.title),
-        Column("95 % interval", "number"),
+        Column(f"{confidence(run)} interval", "number", "t; bootstrap"),
+        Column("p", "number", "of the table; t test alone; signs flipped"),
         Column("Pairs", "number", "seeds"),
         Column("Verdict", "verdict"),
+        Column("Detectable", "number", f"{POWER:.0%} of the time"),
     ]
-    columns += [Column("Paper", "number", "difference")] if paper else []
-    rows = []
-    for arm, other, result in pairs_data(run):
-        row = [arm.name, other.name, signed(shown, result.difference)]
-        row += [interval(shown, result.low, result.high), str(result.n), result.verdict]
-        rows.append(row + ([signed(shown, result.paper)] if paper else []))
+    if paper:
+        columns += [
+            Column("Paper", "number", "difference"),
+            Column("Seeds for that", "number", f"{POWER:.0%} of the time"),
+        ]
+    rows = [_pair_cells(shown, *pair, paper=paper) for pair in family.pairs]
     return TextTable(columns, rows)
+
+
+def _pair_cells(shown: Metric, arm: Arm, other: Arm, one: Comparison, *, paper: bool) -> list[str]:
+    row = [arm.name, other.name, signed(shown, one.difference)]
+    row.append(f"{interval(shown, one.interval)}\n{interval(shown, one.bootstrap)}")
+    row.append(f"{probability(one.p_table)}\n{probability(one.p)}; {probability(one.p_flipped)}")
+    row += [str(one.n), one.verdict, NONE if one.detectable is None else shown.show(one.detectable)]
+    if not paper:
+        return row
+    needed = f"over {MAX_PAIRS}" if one.detectable is not None and one.paper else NONE
+    return [*row, signed(shown, one.paper), str(one.needed or needed)]
+
+
+def comparisons_data(run: Run) -> pd.DataFrame:
+    """One row per comparison, in the units of the records."""
+    rows = []
+    for family in comparisons(run):
+        for arm, other, one in family.pairs:
+            row: dict[str, Any] = {"family": family.title, "arm": arm.name, "minus": other.name}
+            row |= {"n": one.n, "difference": one.difference, "confidence": 1 - level(run.study)}
+            for name, limits in (("t", one.interval), ("bootstrap", one.bootstrap)):
+                low, high = limits or (None, None)
+                row |= {f"{name}.low": low, f"{name}.high": high}
+            row |= {"p": one.p, "p.flipped": one.p_flipped, "p.table": one.p_table}
+            row |= {"verdict": one.verdict, "detectable": one.detectable}
+            rows.append(row | {"paper": one.paper, "needed": one.needed})
+    frame = pd.DataFrame(rows)
+    return frame.astype({"needed": "Int64"}) if rows else frame
 
 
 def ablation_data(run: Run) -> pd.DataFrame:
@@ -103,12 +165,12 @@ def _ablation_row(run: Run, arm: Arm) -> dict[str, Any]:
     row |= {cost: spread(arm, cost)[0] for cost in _costs(run)}
     row |= {key: mean, f"{key}.deviation": deviation, "seeds": len(arm.values(key))}
     if arm is run.reference:
-        row |= {"difference": None, "low": None, "high": None, "pairs": None}
+        row |= {"difference": None, "low": None, "high": None, "p": None, "pairs": None}
         row |= {"verdict": "reference", "paper": arm.paper, "paper_difference": None}
-    else:
-        result = compare_arms(run, arm, run.reference)
-        row |= {"difference": result.difference, "low": result.low, "high": result.high}
-        row |= {"pairs": result.n, "verdict": result.verdict}
+    elif (result := comparison(run, arm, run.reference)) is not None:
+        low, high = result.interval or (None, None)
+        row |= {"difference": result.difference, "low": low, "high": high}
+        row |= {"p": result.p_table, "pairs": result.n, "verdict": result.verdict}
         row |= {"paper": arm.paper, "paper_difference": result.paper}
     return row | {"paper_trained": paper_trained(run)}
 
@@ -122,7 +184,7 @@ def ablation_table(run: Run) -> TextTable:
     columns += [Column(METRICS[c].label, "number", METRICS[c].unit) for c in _costs(run)]
     columns += [
         Column(shown.label, "number", "mean ± sd (seeds)"),
-        Column(f"to {run.reference.name}", "number", "95 % interval"),
+        Column(f"to {run.reference.name}", "number", f"{confidence(run)} interval"),
         Column("Verdict", "verdict"),
     ]
     if paper_trained(run):
@@ -143,7 +205,7 @@ def _ablation_cells(run: Run, row: dict[Any, Any]) -> list[str]:
     cells.append(with_deviation(shown, row[key], row[f"{key}.deviation"], row["seeds"]))
     reference = row["verdict"] == "reference"
     ours, theirs = signed(shown, row["difference"]), signed(shown, row["paper_difference"])
-    limits = "" if pd.isna(row["low"]) else f"\n{interval(shown, row['low'], row['high'])}"
+    limits = "" if pd.isna(row["low"]) else f"\n{interval(shown, (row['low'], row['high']))}"
     cells += ["" if reference else ours + limits, row["verdict"]]
     paper = shown.show(row["paper"]) + ("" if reference else f"\n{theirs}")
     return [*cells, paper] if row["paper_trained"] else cells
@@ -260,9 +322,16 @@ def signed(shown: Metric, difference: float | None) -> str:
     return f"{MINUS}{text}" if difference < 0 else f"+{text}"
 
 
-def interval(shown: Metric, low: float | None, high: float | None) -> str:
+def interval(shown: Metric, limits: Interval | None) -> str:
     """As in "[+0.3, +1.9]"."""
-    return NONE if low is None else f"[{signed(shown, low)}, {signed(shown, high)}]"
+    return NONE if limits is None else f"[{', '.join(signed(shown, end) for end in limits)}]"
+
+
+def probability(p: float | None) -> str:
+    """A p value with two digits, as in "0.031" and "<0.001"."""
+    if p is None:
+        return NONE
+    return "<0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def markdown(table: TextTable) -> str:

@@ -175,7 +175,7 @@ def list_candidates(study: Study, ended: set[tuple[str, int]]) -> list[Candidate
     found = []
     for params in study.arms():
         key = study.network(params).key
-        if left := sum((key, seed) not in ended for seed in range(study.seeds)):
+        if left := sum((key, seed) not in ended for seed in range(study.most_seeds)):
             found.append(_candidate(study, params, left))
     return found
 
@@ -420,8 +420,10 @@ def render(
 
 def _sentences(study: Study, found: Forecast, usual: int) -> Iterator[str]:
     search = study.search
-    most = "at most " if search.scheduler != "none" else ""
-    why = f" ({search.scheduler} ends trainings early)" if most else ""
+    why = f" ({search.scheduler} ends trainings early)" if search.scheduler != "none" else ""
+    if study.adaptive is not None:
+        why = " (with all the seeds that undecided arms may get)"
+    most = "at most " if why else ""
     basis = "" if search.is_grid else ", as random networks of the space take"
     yield (
         f"{count(found.trainings, 'training')} x {say_time(found.mean)} on average{basis}: "

@@ -8,6 +8,7 @@ never read back: after a crash the ledger is opened again and what is missing is
 
 import fcntl
 import json
+import math
 import os
 import socket
 import time
@@ -22,6 +23,7 @@ from typing import Any, Literal, TextIO
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from ..comparisons import seeds_wanted
 from ..errors import InputError
 from ..files import read_json, read_json_lines, write_atomic, write_json
 from ..result import RETRIED, Result, read_results
@@ -260,15 +262,33 @@ class Ledger:
         self._plan_search(self.proposals)
 
     def _plan_grid(self) -> None:
-        """Enter every trial of the study that is not there yet, seed by seed."""
-        networks = [(params, self.study.network(params).key) for params in self.study.arms()]
+        """Enter every trial that the study wants by now and is not there yet, seed by seed."""
+        networks = {self.study.arm(p): (p, self.study.network(p).key) for p in self.study.arms()}
         found = {(training.key, training.seed): training for training in self._trainings}
+        wanted = self._seeds_wanted({name: key for name, (_, key) in networks.items()}, found)
         order = []
-        for seed in range(self.study.seeds):
-            for params, key in networks:
-                known = found.get((key, seed))
-                order.append(known or Training(params=params, key=key, seed=seed))
+        for seed in range(max(wanted.values())):
+            for name, (params, key) in networks.items():
+                if seed < wanted[name]:
+                    known = found.get((key, seed))
+                    order.append(known or Training(params=params, key=key, seed=seed))
         self._set_order(order)
+
+    def _seeds_wanted(
+        self, keys: Mapping[str, str], found: Mapping[tuple[str, int], Training]
+    ) -> dict[str, int]:
+        """Arm -> number of its seeds, by what has ended; `keys` are those of the arms' networks."""
+        if self.study.adaptive is None:
+            return dict.fromkeys(keys, self.study.seeds)
+        ended = {place: t.result for place, t in found.items() if t.result is not None}
+        values: dict[str, dict[int, float]] = {name: {} for name in keys}
+        names = {key: name for name, key in keys.items()}
+        for (key, seed), result in ended.items():
+            value = result.value(self.study.accuracy)
+            is_complete = key in names and result.state == "complete"
+            if is_complete and value is not None and math.isfinite(value):
+                values[names[key]][seed] = value
+        return seeds_wanted(self.study, values, lambda name, seed: (keys[name], seed) in ended)
 
     def _plan_search(self, proposals: Proposals) -> None:
         """Enter all seeds of the networks proposed so far, and tell what became of them."""
@@ -301,8 +321,13 @@ class Ledger:
         self._waiting = deque([*begun, *(t for t in waiting if t.number is None)])
 
     def propose(self) -> bool:
-        """Have a trial waiting, if there is any left: of a search ask the sampler for one."""
+        """Have a trial waiting, if there is any left: of a search ask the sampler for one.
+
+        With adaptive seeds there may be more once all that run have ended.
+        """
         search = self.study.search
+        if self.study.adaptive and not self._waiting and not self.running():
+            self._plan_grid()  # the next look
         while not self._waiting and self.proposals is not None and not self.proposals.ended:
             if len(self.proposals.kept) >= (search.networks or 0):
                 break
@@ -470,8 +495,12 @@ class Ledger:
 
     def results(self) -> list[Result]:
         """The results of all trials of the study that have ended, by number."""
-        found = [t.result for t in self._trainings if t.result and t.seed < self.study.seeds]
+        found = [t.result for t in self._trainings if t.result and self._is_planned(t)]
         return sorted(found, key=lambda result: result.trial)
+
+    def _is_planned(self, training: Training) -> bool:
+        """Not one of a search that had more seeds before; a grid's are those of its plan."""
+        return self.study.search.is_grid or training.seed < self.study.seeds
 
     def job(self, number: int) -> Job:
         """What the trial's worker was given."""
@@ -637,8 +666,10 @@ def _check_same(path: Path, study: Study) -> None:
     """
     if not path.exists() or path.read_text() == dump_study(study):
         return
-    # The reference decides the networks of arms that are to meet its cost.
-    harmless = [name for name in HARMLESS if not (study.match and name == "reference")]
+    # The reference decides the networks of arms that are to meet its cost, and with the first
+    # look's seeds which arms get more of them.
+    decisive = [*["reference"] * bool(study.match), *["reference", "seeds"] * bool(study.adaptive)]
+    harmless = [name for name in HARMLESS if name not in decisive]
     before = _flat(load_study(path).model_dump(mode="json"))
     after = _flat(study.model_dump(mode="json"))
     changed = [

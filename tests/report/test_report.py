@@ -11,6 +11,7 @@ import pytest
 import yaml
 from plotly.offline import get_plotlyjs
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from hrnet_search.files import read_json_lines
 from hrnet_search.report import write_report
@@ -149,13 +150,21 @@ def test_table_csv_holds_the_numbers(tmp_path):
         assert row["metrics.ap"] == pytest.approx(statistics.mean(AP[arm]))
         assert row["metrics.ap.deviation"] == pytest.approx(statistics.stdev(AP[arm]))
         assert row["seeds"] == 3
+    order = [("final", "+across"), ("final", "+within"), ("+across", "+within")]
+    corrected = multipletests(
+        [stats.ttest_rel(AP[a], AP[b]).pvalue for a, b in order], method="holm"
+    )
+    p = dict(zip(order, corrected[1], strict=True))
     for arm, paper in (("final", 0.708), ("+across", 0.719)):
         limits = stats.ttest_rel(AP[arm], AP["+within"]).confidence_interval(0.95)
         row = table.loc[arm]
         assert (row["low"], row["high"]) == pytest.approx((limits.low, limits.high))
         assert row["paper"] == paper
         assert row["paper_difference"] == pytest.approx(paper - 0.734)
-        assert row["verdict"] == ("reproduced" if limits.high < 0 else "not shown")
+        assert limits.high < 0  # but there are three comparisons
+        assert row["p"] == pytest.approx(p[arm, "+within"])
+        assert row["p"] > 0.05
+        assert row["verdict"] == "not shown"
     assert table.loc["+within", "verdict"] == "reference"
     assert list(table["profile.macs"]) == [2e7, 2.1e7, 2.2e7]
     assert list(table["within"]) == [False, False, True]
@@ -187,7 +196,7 @@ def test_the_page_says_what_was_done(tmp_path):
         "float32",
         "0123abcd",
         "9.8.7",
-        "not corrected for the number of comparisons (3 here)",
+        "after Holm's correction for all comparisons of its table",
     ):
         assert words in text, words
     assert "winner" not in text
@@ -206,7 +215,7 @@ def test_equal_means_are_called_equal(tmp_path):
     values = {arm: [0.1, 0.1, 0.1] for arm in AP}
     text = text_of(report(tmp_path, values=values, **PAPER))
     assert "not in the paper's order: final = +across = +within here" in text
-    assert "that includes zero" in text
+    assert "(95 % interval [+0.0, +0.0], p 1.00 of the table), not shown by these seeds" in text
 
 
 def test_no_network_is_the_best_where_nothing_was_learnt(tmp_path):
@@ -237,7 +246,9 @@ def test_the_lead_is_told_with_its_interval(tmp_path):
     text = text_of(report(tmp_path))
     limits = stats.ttest_rel(AP["+within"], AP["+across"]).confidence_interval(0.95)
     low, high = f"{limits.low * 100:+.1f}", f"{limits.high * 100:+.1f}"
-    assert f"interval of [{low}, {high}] that".replace("-", "−") in text  # noqa: RUF001
+    # Of p values .038 .042 .053 the smallest, times three.
+    words = f"+3.3 (95 % interval [{low}, {high}], p 0.11 of the table), not shown by these seeds."
+    assert words in text
 
 
 def test_only_the_metric_of_the_papers_column_is_compared(tmp_path):
@@ -248,7 +259,9 @@ def test_only_the_metric_of_the_papers_column_is_compared(tmp_path):
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path):
     page = report(tmp_path, **PAPER)
-    assert set(Page(page).addresses) == {"data:,", "table.md", "table.csv", "results.csv"}
+    assert set(Page(page).addresses) == {
+        *("data:,", "table.md", "table.csv", "results.csv", "comparisons.csv")
+    }
     assert "default-src 'none'" in page
     assert page.count(PLOTLY) == 1
 
@@ -376,7 +389,7 @@ def test_many_arms(tmp_path):
     values = {f"w{width}": [width / 100, width / 100 + 0.01] for width in range(8, 24)}
     run = make_run(tmp_path / "run", arms=arms, values=values, reference="w8")
     text = text_of(write_report(run, tmp_path / "out").read_text())
-    assert "each is compared with the reference w8 alone" in text
+    assert "Each arm is compared with the reference w8 alone" in text
     assert "Of 16 arms these are the 11 best and the reference." in text
     read = read_run(run)
     assert [arm.name for arm in named_arms(read)] == ["w8", *(f"w{w}" for w in range(13, 24))]

@@ -1,0 +1,135 @@
+"""Which arms of a grid are compared, and how many seeds their comparisons want.
+
+Adaptive seeds are a group-sequential test. The comparisons are looked at when all arms have
+`seeds` seeds, and again after every further `adaptive.step`, up to `adaptive.most`. Each look is a
+table of its own at the level 0.05 / looks (Bonferroni, over looks that are fixed beforehand), so
+looking often does not raise the chance of a false verdict in the end above 0.05. An arm is trained
+with more seeds as long as its comparison is undecided, and the reference with it; what a look has
+decided keeps its seeds, and so its verdict.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .result import metric
+from .stats import LEVEL, Comparison, Pair, compare_all
+from .study import Study
+
+ALL_PAIRS = 4  # arms; with more, each is compared with the reference alone
+
+Values = Mapping[str, Mapping[int, float]]  # arm -> seed -> value
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that are judged together, as one table.
+
+    Args:
+        title: What its arms have in common, empty where a study has one family.
+        pairs: Names of arms: the first minus the second.
+    """
+
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+def families(study: Study) -> list[Family]:
+    """The networks as they are; and with `match` those of equal cost, as a table of its own."""
+    arms = [(study.arm(p), study.is_copy(p), study.is_matched(p)) for p in study.arms()]
+    own = [name for name, is_copy, _ in arms if not is_copy]
+    if not study.match:
+        return [Family("", _pairs(study, own))]
+    alike = [name for name, _, is_matched in arms if is_matched]
+    label = metric(next(iter(study.match))).label
+    return [
+        Family("as removed", _pairs(study, own)),
+        Family(f"at equal {label}", _pairs(study, alike)),
+    ]
+
+
+def _pairs(study: Study, arms: list[str]) -> tuple[tuple[str, str], ...]:
+    """All pairs of a few arms, otherwise each with the reference.
+
+    So too with adaptive seeds: an arm that got more seeds for another arm's sake would be judged
+    anew.
+    """
+    # The reference comes last, so that it is what others are compared with in every table.
+    others = [name for name in arms if name != study.reference_arm]
+    if len(arms) > ALL_PAIRS or study.adaptive is not None:
+        return tuple((name, study.reference_arm) for name in others)
+    return tuple(itertools.combinations([*others, study.reference_arm], 2))
+
+
+def looks(study: Study) -> list[int]:
+    """How many seeds each look at the comparisons has, fixed beforehand."""
+    if study.adaptive is None:
+        return [study.seeds]
+    return [*range(study.seeds, study.adaptive.most, study.adaptive.step), study.adaptive.most]
+
+
+def level(study: Study) -> float:
+    """Of each look."""
+    return LEVEL / len(looks(study))
+
+
+def compared(
+    study: Study, family: Family, values: Values, paper: Mapping[str, float]
+) -> list[Comparison]:
+    """The comparisons of a family, in its order.
+
+    Args:
+        study: Whose arms they are.
+        family: Which of them.
+        values: Of the metric to compare by.
+        paper: Arm -> the paper's figure, where it has one.
+    """
+    pairs = [
+        Pair(
+            values.get(arm, {}),
+            values.get(other, {}),
+            paper[arm] - paper[other] if arm in paper and other in paper else None,
+        )
+        for arm, other in family.pairs
+    ]
+    return compare_all(pairs, level=level(study))
+
+
+def seeds_wanted(
+    study: Study, values: Values, has_ended: Callable[[str, int], bool]
+) -> dict[str, int]:
+    """Arm -> number of its seeds, as far as it can be told by now.
+
+    Args:
+        study: A grid.
+        values: What complete trials measured.
+        has_ended: Whether the trial of an arm and a seed has, in whatever way.
+    """
+    names = [study.arm(params) for params in study.arms()]
+    wanted = dict.fromkeys(names, study.seeds)
+    for more in looks(study)[1:]:
+        if not all(has_ended(name, seed) for name in names for seed in range(wanted[name])):
+            return wanted
+        undecided = _undecided(study, _of_seeds(values, wanted))
+        if not undecided:
+            return wanted
+        wanted |= dict.fromkeys([*undecided, study.reference_arm], more)
+    return wanted
+
+
+def _of_seeds(values: Values, wanted: Mapping[str, int]) -> Values:
+    """The values as they were at a look."""
+    return {
+        name: {seed: value for seed, value in values.get(name, {}).items() if seed < count}
+        for name, count in wanted.items()
+    }
+
+
+def _undecided(study: Study, values: Values) -> list[str]:
+    """Arms whose comparison with the reference does not show anything yet."""
+    found = [
+        (family.pairs[place][0], one.verdict)
+        for family in families(study)
+        for place, one in enumerate(compared(study, family, values, paper={}))
+    ]
+    return [name for name, verdict in found if verdict in ("not shown", "too few seeds")]
