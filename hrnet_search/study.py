@@ -484,10 +484,7 @@ class Study(Strict):
         before = self.space.arch(self.original(copy)).stages
         pairs = zip(before, self._spec(copy).stages, strict=True)
         return [
-            [
-                new or old
-                for old, new in itertools.zip_longest(one.num_channels, other.num_channels)
-            ]
+            [new or old for old, new in itertools.zip_longest(one.num_channels, other.num_channels)]
             for one, other in pairs
         ]
 
