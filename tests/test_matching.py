@@ -92,7 +92,7 @@ def test_bottleneck_units_keep_multiples_of_four() -> None:
 # --- of random networks ------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), key=st.sampled_from(MATCHABLE), factor=st.floats(0.5, 3))
 def test_random_networks_meet_the_cost_or_say_by_how_much_they_do_not(
     seed: int, key: str, factor: float
