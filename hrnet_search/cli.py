@@ -49,14 +49,15 @@ examples:
   hrnet-search run studies/camvid_fusion_ablation.yaml --set data.root=~/data/camvid
   hrnet-search run studies/fusion_ablation.yaml --set name=longer --set train.steps=2000
   hrnet-search run studies/fusion_ablation.yaml --jobs 1
+  hrnet-search run studies/fusion_ablation.yaml --set 'match={profile.macs: reference}'
   hrnet-search run studies/search_pose.yaml --set search.networks=60 --set search.budget=2h
   hrnet-search run studies/search_pose.yaml --dry-run
 
 A study that exists is continued: what is finished is kept, what was cut off goes on from its last
 checkpoint (train.checkpoint_minutes), or else starts again.
-More `seeds` add trials, more `search.networks` go on with a search. Texts, the reference, budgets
-and limits of time, failures allowed, data.root, data.cache_gib, train.workers and checkpoints may
-change freely; any other change wants --fresh or another name. A study that its budget has ended
+More `seeds` add trials, more `search.networks` go on with a search. Texts, the reference (without
+`match`), budgets and limits of time, failures allowed, data.root, data.cache_gib, train.workers and
+checkpoints may change freely; any other change wants --fresh or another name. A study that its budget has ended
 gives 0, one that stopped because its first trials failed or the disk is full gives 1.
 """
 

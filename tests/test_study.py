@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrnet_search import study as study_module
+from hrnet_search.arch import hrnet
+from hrnet_search.blueprint import canonical
 from hrnet_search.errors import InputError
 from hrnet_search.paper import TABLES
 from hrnet_search.reading import Loader
@@ -816,6 +818,171 @@ def test_rivals_are_arms_after_those_of_the_space(tmp_path: Path) -> None:
     twice = changed(square, "rivals", ["hourglass_8", "hourglass_8"])
     with pytest.raises(InputError, match=r"rivals: .*: must not repeat a name"):
         load_study(written(tmp_path, twice))
+
+
+# --- cost-matched arms -------------------------------------------------------------------------
+
+FUSION = {"final": {"across": False, "within": False}, "whole": {}}
+MATCHED = changed(POSE, "space", {"base": {"width": 16}, "vary": {"fusion": {"arms": FUSION}}})
+
+
+def by(content: dict[str, Any], key: str = "profile.macs") -> dict[str, Any]:
+    return {**content, "match": {key: "reference"}}
+
+
+def test_an_arm_is_followed_by_its_copy_of_equal_cost(tmp_path: Path) -> None:
+    without = load_study(written(tmp_path, MATCHED))
+    study = load_study(written(tmp_path, by(MATCHED)))
+    final, whole = without.arms()
+    copy = {**final, "match": "profile.macs"}
+    assert study.arms() == [final, copy, whole]
+    assert [study.arm(p) for p in study.arms()] == ["final", "final, matched", "whole"]
+    assert study.reference_arm == "whole"
+    costs = [study.costs(p)["profile.macs"] for p in study.arms()]
+    assert costs[0] < 0.99 * costs[2]
+    assert costs[1] == pytest.approx(costs[2], rel=0.01)
+    assert study.network(final) == without.network(final)
+    assert study.network(copy) != without.network(final)
+    assert [study.is_copy(p) for p in study.arms()] == [False, True, False]
+    assert [study.is_matched(p) for p in study.arms()] == [False, True, True]
+    assert [study.counterpart(p) for p in study.arms()] == [copy, copy, whole]
+    assert [study.original(p) for p in study.arms()] == [final, final, whole]
+    assert without.counterpart(final) is None
+    assert not without.is_matched(final)
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_the_arguments_of_a_copy_build_it(tmp_path: Path, final: bool) -> None:
+    # Without the final fusion unit lower branches are not built, whose widths do not matter.
+    content = by(changed(MATCHED, "space.base", {"width": 5, "final": final}), "profile.params")
+    study = load_study(written(tmp_path, content))
+    for params in study.arms():
+        built = canonical(hrnet(**study.arguments(params)), "v1")
+        assert built == study.network(params)
+
+
+def test_a_narrower_reference_narrows_the_others(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, {**by(MATCHED), "reference": "final"}))
+    assert [study.arm(p) for p in study.arms()] == ["final", "whole", "whole, matched"]
+    _, whole, copy = study.arms()
+    assert study.costs(copy)["profile.macs"] < study.costs(whole)["profile.macs"]
+
+
+def test_an_arm_that_is_near_enough_stands_for_itself(tmp_path: Path) -> None:
+    vary = {"output_bias": {"choices": [False, True]}}  # of 17 joints: next to nothing
+    study = load_study(
+        written(tmp_path, by(changed(MATCHED, "space.vary", vary), "profile.params"))
+    )
+    without, whole = study.arms()
+    assert study.costs(without) != study.costs(whole)
+    assert all(study.is_matched(p) and study.counterpart(p) == p for p in study.arms())
+
+
+def test_a_copy_that_is_an_arm_already_is_not_trained_twice(tmp_path: Path) -> None:
+    vary = {"width": {"choices": [4, 8]}, "across": {"choices": [False, True]}}
+    study = load_study(written(tmp_path, by(changed(MATCHED, "space.vary", vary))))
+    assert [study.arm(p) for p in study.arms()] == [
+        "across=false, width=4",
+        "across=false, width=4, matched",
+        "across=false, width=8",  # near enough as it is
+        "across=true, width=4",  # whose copy is the reference
+        "across=true, width=8",
+    ]
+    keys = [study.network(p).key for p in study.arms()]
+    assert len(set(keys)) == len(keys)
+    narrow, wide = {"width": 4, "across": True}, {"width": 8, "across": True}
+    assert study.counterpart(narrow) == wide
+    assert not study.is_matched(narrow)
+
+
+def test_rivals_are_never_matched(tmp_path: Path) -> None:
+    square = changed(by(MATCHED), "data.input_size", [64, 64])
+    study = load_study(written(tmp_path, changed(square, "rivals", ["hourglass_8"])))
+    assert study.arms()[-1] == {"rival": "hourglass_8"}
+    assert study.counterpart({"rival": "hourglass_8"}) is None
+    assert not study.is_matched({"rival": "hourglass_8"})
+    assert study.arguments({"rival": "hourglass_8"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        (
+            "match",
+            {"profile.latency": "reference"},
+            "match: 'profile.latency': is measured, so widths cannot be found beforehand that meet "
+            "it; did you mean 'profile.macs'?",
+        ),
+        (
+            "match",
+            {"profile.mac": "reference"},
+            "match: 'profile.mac': must be one of profile.params, profile.macs, "
+            "profile.paper_gflops, profile.activations, profile.memory; "
+            "did you mean 'profile.macs'?",
+        ),
+        ("match", {"profile.kernels": "reference"}, "match: 'profile.kernels': must be one of"),
+        (
+            "match",
+            {"profile.macs": "referenc"},
+            "match.profile.macs: 'referenc': must be 'reference'; did you mean 'reference'?",
+        ),
+        (
+            "match",
+            {"profile.macs": "reference", "profile.params": "reference"},
+            "match: {'profile.macs': 'reference', 'profile.params': 'reference'}: must have at "
+            "most 1 item",
+        ),
+        (
+            "space.vary",
+            {"match": {"arms": FUSION}},
+            "space.vary.match: is reserved for cost-matched arms; choose another name",
+        ),
+        (
+            "space.vary.fusion.arms",
+            {**FUSION, "final, matched": {"within": False}},
+            "match: 'final, matched': is the name of an arm, and of the cost-matched copy",
+        ),
+        (
+            "space.vary",
+            {"width": {"low": 1, "high": 101}},
+            "match: 101: is for at most 100 arms",
+        ),
+        (
+            "space.vary.fusion.arms.wide",  # alone of the reference: stem and stage 1 cost more
+            {"stem_width": 400, "across": False},
+            "match: 'profile.macs': arm 'wide' cannot be brought within 1% of arm 'whole' by "
+            "whole channels; the nearest is ",
+        ),
+        (
+            "search",
+            {"sampler": "random", "networks": 2},
+            "match: \"{'profile.macs': 'reference'}\": is for studies of a grid; a search by",
+        ),
+    ],
+)
+def test_matches_that_cannot_be_are_refused(
+    tmp_path: Path, key: str, value: object, expected: str
+) -> None:
+    content = changed(by(MATCHED), key, value)
+    if key.endswith("wide"):
+        content["reference"] = "whole"
+    assert (
+        refusal(lambda: load_study(written(tmp_path, content)))
+        .removeprefix(f"{tmp_path / 'study.yaml'}: ")
+        .startswith(expected)
+    )
+
+
+def test_a_copy_above_a_limit_is_refused(tmp_path: Path) -> None:
+    # Fusion units have many parameters for their multiply-adds: what has as many has more of these.
+    content = by(MATCHED, "profile.params")
+    study = load_study(written(tmp_path, content))
+    final, copy, whole = (study.costs(params)["profile.macs"] for params in study.arms())
+    assert final < whole < copy
+    limited = changed(content, "space.limits", {"profile.macs": copy - 1})
+    assert "arm 'final, matched' would be above space.limits.profile.macs" in refusal(
+        lambda: load_study(written(tmp_path, limited))
+    )
 
 
 def test_equal_networks_are_equal_for_the_head_of_the_task(tmp_path: Path) -> None:

@@ -328,6 +328,44 @@ def test_a_harmless_change_goes_on(tmp_path: Path, override: str) -> None:
         assert ledger.unfinished() == 0
 
 
+MATCH = "match={profile.macs: reference}"
+
+
+def test_cost_matched_arms_are_trainings_like_others(tmp_path: Path) -> None:
+    study = smoke(MATCH)
+    with opened(tmp_path / "s", study) as ledger:
+        jobs = run_all(ledger)
+    arms = ["across=false", "across=false, matched", "across=true"]
+    assert [(job.arm, job.seed) for job in jobs] == [(arm, s) for s in (0, 1) for arm in arms]
+    copy = {"across": False, "match": "profile.macs"}
+    assert jobs[1].params == copy
+    assert jobs[1].arch == study.network(copy).to_dict() != jobs[0].arch
+    assert stored(tmp_path / "s")[1].params == copy
+    (tmp_path / "s" / "study.db").unlink()
+    with opened(tmp_path / "s", smoke(MATCH)) as ledger:
+        assert ledger.unfinished() == 0
+    assert [trial.params for trial in stored(tmp_path / "s")] == [job.params for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ([MATCH], [], "match"),
+        ([], [MATCH], "match"),
+        ([MATCH], ["match={profile.params: reference}"], "match.profile.macs"),
+        ([MATCH], [MATCH, "reference='across=false'"], "reference"),  # decides the widths
+    ],
+)
+def test_what_decides_cost_matched_arms_may_not_change(
+    tmp_path: Path, before: list[str], after: list[str], key: str
+) -> None:
+    opened(tmp_path / "s", smoke(*before)).close()
+    with pytest.raises(InputError, match="--fresh") as caught:
+        Ledger(tmp_path / "s", smoke(*after))
+    assert caught.value.key == key
+    opened(tmp_path / "s", smoke(*before, "title=other")).close()
+
+
 def test_how_much_is_kept_and_where_the_data_lies_may_change(
     tmp_path: Path, tiny_study: Study
 ) -> None:
