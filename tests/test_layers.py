@@ -21,7 +21,7 @@ LAYERS = (
     ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
-        *("result", "stats", "progress", "strategy", "pareto", "status"),
+        *("result", "record", "stats", "progress", "strategy", "pareto", "status"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
@@ -48,6 +48,7 @@ HOMES = {
         "training",
         "predict",
         "search.trial",
+        "search.replay",
         "search.engine",
         "search.machines",
         "search.forecast",
