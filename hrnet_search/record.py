@@ -150,10 +150,8 @@ def _read_table(place: Path, study: Study) -> dict[int, Result]:
 
 
 def _of_row(row: dict[str, str], study: Study, environment: dict[str, Any]) -> Result:
-    figures = {key: float(row[key]) for key in METRICS if row.get(key)}
-    groups = {
-        group: {k.partition(".")[2]: v for k, v in figures.items() if k.startswith(group)}
-        for group in ("metrics", "profile")
+    metrics = {
+        key: float(row[key]) for key in METRICS if key.startswith("metrics.") and row.get(key)
     }
     return Result(
         study=study.name,
@@ -164,7 +162,8 @@ def _of_row(row: dict[str, str], study: Study, environment: dict[str, Any]) -> R
         seed=int(row["seed"]),
         key=row["key"],
         arch={},
-        **groups,
+        profile={},
+        metrics={key.removeprefix("metrics."): value for key, value in metrics.items()},
         history=[],
         seconds=float(row["seconds"]),
         attempt=int(row["attempt"]),
