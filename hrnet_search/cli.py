@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 PROBLEMS = FAILED_TRIALS  # what doctor found
+DIFFERS = FAILED_TRIALS  # what replay found
 
 EPILOG = """\
 start here:
@@ -39,8 +40,8 @@ start here:
   hrnet-search predict WINNER IMAGE --out DIR      what an exported network finds
 
 exit status: 0 done; 1 some trials failed (they are listed), the study stopped, the winner could not
-be exported, a network could not be measured, or doctor found a problem; 2 the input was wrong (one
-line says what); 130 interrupted (run the same command again to continue)
+be exported, a network could not be measured, a replay differs, or doctor found a problem; 2 the
+input was wrong (one line says what); 130 interrupted (run the same command again to continue)
 """
 
 RUN_EPILOG = """\
@@ -128,6 +129,24 @@ examples:
 Trials that still run are there too. The CSV has a line per number: trial, arm, seed, state, step,
 name (loss, or a metric as a fraction), value. TensorBoard shows one run per trial; it wants
 `pip install tensorboard`. A folder given with --to must be new or empty.
+"""
+
+REPLAY_EPILOG = """\
+examples:
+  hrnet-search replay fusion_ablation --trial 0
+  hrnet-search replay studies/fusion_ablation.yaml --trial 3
+  hrnet-search replay camvid_fusion_ablation --trial 0 --set data.root=~/data/camvid
+
+Trains one trial again from its record, in this process, without Ray, and compares every figure.
+The record is that of runs/STUDY/ in DIR if it is there, with the history; or else that of
+reports/STUDY/, with the final metrics, and then data.root and train.pretrained have to be given,
+since reports keep no folders. Of --set, those two, data.cache_gib and train.workers are allowed:
+any other key would make another training. Other data than the trial's is refused. Nothing in
+runs/ or reports/ is changed. A trial that was ended early is replayed from its run, up to where
+it ended.
+On a CPU of the same kind with the same versions a replay is identical; a GPU adds up in no fixed
+order. Exit status: 0 identical to the last digit, 1 it differs or failed, 2 there is no such
+trial, or nothing to compare with.
 """
 
 DOCTOR_EPILOG = """\
@@ -311,6 +330,30 @@ def _curves(options: argparse.Namespace, _: list[str]) -> int:
         write_csv(read_curves(run), place)
     print(f"Curves: {place}")
     return DONE
+
+
+def _replay(options: argparse.Namespace, _: list[str]) -> int:
+    from .record import read_record
+
+    place = _record_folder(options.study, options.out)
+    record = read_record(place, options.trial, options.set)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in `run`
+    from .search.replay import NotReplayed, departures, make_ready, render, replay
+
+    if different := departures(record):
+        warning = f"warning: figures may differ, for the record has {'; '.join(different)}"
+        print(f"hrnet-search: {warning}", file=sys.stderr)
+    with _bar("Preparing data") as advance:
+        data = make_ready(record, advance)
+    try:
+        with _bar("Training") as advance:
+            found = replay(record, data, advance)
+    except NotReplayed as error:
+        why = " ".join(str(error).split())
+        print(f"hrnet-search: the training failed here: {why}", file=sys.stderr)
+        return DIFFERS
+    print(render(record, found))
+    return DIFFERS if found.differing else DONE
 
 
 def _doctor(_: argparse.Namespace, __: list[str]) -> int:
@@ -524,15 +567,31 @@ def _find_run(study: str, out: Path) -> tuple[Path, Path]:
 
 def _run_folder(study: str, out: Path, *, marks: Sequence[str] = ("study.yaml",)) -> Path:
     """Folder of a study that was run, given its file or its name; a file in it marks it as one."""
-    from .study import load_study
-
-    path, runs = Path(study), out / "runs"
-    name = load_study(path).name if path.suffix in (".yaml", ".yml") else study
+    name, runs = _study_name(study), out / "runs"
     if not any((runs / name / mark).exists() for mark in marks):
         known = [p.parent.name for p in runs.glob("*/study.yaml")]
         rule = f"has not been run in {runs}"
         raise InputError(rule, key="study", value=study, nearest=nearest_name(name, known))
     return runs / name
+
+
+def _record_folder(study: str, out: Path) -> Path:
+    """Folder of a study's run, or where there is none of its report, given its file or name."""
+    name, files = _study_name(study), {"runs": "results.jsonl", "reports": "results.csv"}
+    for folder, file in files.items():
+        if (out / folder / name / "study.yaml").exists() and (out / folder / name / file).exists():
+            return out / folder / name
+    known = {p.parent.name for folder in files for p in out.glob(f"{folder}/*/study.yaml")}
+    rule = f"has neither trials in {out / 'runs'} nor a report in {out / 'reports'}"
+    raise InputError(rule, key="study", value=study, nearest=nearest_name(name, known))
+
+
+def _study_name(study: str) -> str:
+    """The name of a study, given its file or its name."""
+    from .study import load_study
+
+    path = Path(study)
+    return load_study(path).name if path.suffix in (".yaml", ".yml") else study
 
 
 class _Parser(argparse.ArgumentParser):
@@ -662,6 +721,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
     export.add_argument("--trial", type=int, help="number of the trial (default: the best)")
     _add_out(export)
+
+    again = _command(
+        commands,
+        "replay",
+        "train one trial again, and compare every figure",
+        _replay,
+        REPLAY_EPILOG,
+    )
+    again.add_argument(
+        "study", metavar="STUDY", help="name or file of a study with a run or a report"
+    )
+    again.add_argument("--trial", type=int, required=True, metavar="N", help="number of the trial")
+    _add_set(again)
+    _add_out(again)
 
     predict = _command(
         commands, "predict", "draw what a trained network finds", _predict, PREDICT_EPILOG

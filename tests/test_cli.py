@@ -19,7 +19,7 @@ from hrnet_search.study import dump_study, load_study
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "studies" / "smoke.yaml"
-BY_EXAMPLE = ("plan", "status", "list", "curves", "doctor")
+BY_EXAMPLE = ("plan", "status", "list", "curves", "replay", "doctor")
 CAMVID = ROOT / "studies" / "camvid_fusion_ablation.yaml"
 
 

@@ -21,7 +21,8 @@ LAYERS = (
     ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
-        *("matching", "result", "stats", "comparisons", "progress", "strategy", "pareto", "status"),
+        *("matching", "result", "record", "stats", "comparisons", "progress", "strategy"),
+        *("pareto", "status"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
@@ -48,6 +49,7 @@ HOMES = {
         "training",
         "predict",
         "search.trial",
+        "search.replay",
         "search.engine",
         "search.machines",
         "search.forecast",

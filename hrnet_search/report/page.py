@@ -1,4 +1,4 @@
-"""Puts the report together and writes it: `index.html`, `table.md`, `table.csv`, `results.csv`."""
+"""Puts the report together and writes it: the page, its tables, and what a replay needs."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from ..comparisons import looks
-from ..files import read_json, write_atomic
+from ..files import read_json, write_atomic, write_json
 from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
@@ -27,13 +27,17 @@ def write_report(run: Path, out: Path) -> Path:
 
     Args:
         run: Folder with `study.yaml`, and `results.jsonl` and `environment.json` if there are any.
-        out: Folder for `index.html`, `table.md`, `table.csv` and `results.csv`. A `winner/` in it
-            is linked to.
+        out: Folder for `index.html`, `table.md`, `table.csv`, `results.csv`, and of the run
+            `study.yaml` and `environment.json`, so that the folder alone is enough to train a
+            trial of it again. A `winner/` in it is linked to.
 
     Raises:
         InputError: The study is missing or not valid.
     """
     read = read_run(run)
+    write_atomic(out / "study.yaml", dump_study(_portable(read.study)))
+    if read.environment:
+        write_json(out / "environment.json", _replayed(read))
     write_atomic(out / "results.csv", _csv(results_frame(read)))
     write = _write_grid if read.study.search.is_grid else _write_search
     write(read, out)
@@ -216,6 +220,11 @@ def _environment(run: Run) -> dict[str, Any]:
     if isinstance(shown.get("data"), dict):
         shown["data"] = {k: v for k, v in shown["data"].items() if k != "folder"}
     return shown
+
+
+def _replayed(run: Run) -> dict[str, Any]:
+    """What a replay asks of the environment; a command may name folders of this machine."""
+    return {name: value for name, value in _environment(run).items() if name != "command"}
 
 
 def _figures(run: Run) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import shutil
 import signal
@@ -35,7 +34,7 @@ from .display import Display
 from .job import CHECKPOINT, SCRATCH
 from .ledger import Ledger, set_aside
 from .machines import capacity, check_machines, connect, default_jobs, resources
-from .provenance import changes, environment
+from .provenance import changes, checksum, environment
 from .session import Ending, Halted, Session
 
 MAX_IDLE_ROUNDS = 3  # restarts of Ray in which no trial ended, before giving up
@@ -227,9 +226,7 @@ def check(study: Study, console: Console) -> Ready:
         rule = "the validation data has nothing that it can be measured on"
         raise InputError(rule, key="objectives.0", value=study.accuracy)
     steps = total_steps(study.train, task.num_train)
-    source = study.train.pretrained
-    pretrained = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else None
-    return Ready(data, hardware, steps, pretrained)
+    return Ready(data, hardware, steps, checksum(study.train.pretrained))
 
 
 def _check_gpus(study: Study, gpus: int) -> None:

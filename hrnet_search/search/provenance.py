@@ -5,6 +5,7 @@ command line what its user typed.
 """
 
 import contextlib
+import hashlib
 import os
 import platform
 import subprocess
@@ -51,6 +52,11 @@ def environment(*, jobs: int, command: str) -> dict[str, Any]:
         "threads_per_trial": 1,
         "git": _commit(),
     }
+
+
+def checksum(file: str) -> str | None:
+    """Hash of a file's content, as records keep it of what networks start from; None of none."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else None
 
 
 def changes(folder: Path) -> str:

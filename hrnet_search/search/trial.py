@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +111,7 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
         ended=now(),
         environment=environment,
         error=None if failure is None else describe(failure),
-        classes=_classes(folder, study.task.kind) if state == "complete" else {},
+        classes=classes_of(folder, study.task.kind) if state == "complete" else {},
     )
     if Job.read(folder).attempt == job.attempt:  # else superseded
         write_json(folder / "result.json", result.to_dict())
@@ -174,16 +174,12 @@ def _train(folder: Path, checkpoint: Checkpoint, report: Report, part: Part) -> 
     """Metrics of the trained network; the first process keeps its weights."""
     job, environment = Job.read(folder), _environment(folder)
     study = load_study(folder.parents[1] / "study.yaml")
-    data = Prepared(Path(environment["data"]["folder"]), environment["data"]["checksum"])
-    task = load_task(study, data)
-    model = network(study, job.arch)
-    initialise(model, seed=job.seed, pretrained=study.train.pretrained)
-    metrics = train(
-        model,
-        task,
-        study.train,
+    model, metrics = train_network(
+        study,
+        job.arch,
+        Prepared(Path(environment["data"]["folder"]), environment["data"]["checksum"]),
         seed=job.seed,
-        hardware=_hardware(environment),
+        hardware=hardware_of(environment),
         report=report,
         folder=folder,
         checkpoint=checkpoint,
@@ -194,6 +190,50 @@ def _train(folder: Path, checkpoint: Checkpoint, report: Report, part: Part) -> 
         weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         write_atomic(folder / "weights.safetensors", save(weights))
     return metrics
+
+
+def train_network(
+    study: Study,
+    arch: Mapping[str, Any],
+    data: Prepared,
+    *,
+    seed: int,
+    hardware: Hardware,
+    report: Report,
+    folder: Path,
+    checkpoint: Checkpoint | None = None,
+    part: Part = WHOLE,
+) -> tuple[nn.Module, dict[str, float]]:
+    """Train one network of a study: what a trial does, and what a replay of it repeats.
+
+    Args:
+        study: Says how.
+        arch: `ArchSpec.to_dict` or `Rival.to_dict`.
+        data: The study's.
+        seed: Of initial weights and data order.
+        hardware: Where and in which precision.
+        report: Called with every point of the history.
+        folder: Where the last evaluation leaves its predictions.
+        checkpoint: See `train`.
+        part: (rank, processes) if several share the trial.
+
+    Returns:
+        The trained network, and its metrics.
+    """
+    task, model = load_task(study, data), network(study, arch)
+    initialise(model, seed=seed, pretrained=study.train.pretrained)
+    metrics = train(
+        model,
+        task,
+        study.train,
+        seed=seed,
+        hardware=hardware,
+        report=report,
+        folder=folder,
+        checkpoint=checkpoint,
+        part=part,
+    )
+    return model, metrics
 
 
 def _check_weights(model: nn.Module) -> None:
@@ -214,7 +254,7 @@ def _check_measured(metrics: dict[str, float], study: Study) -> None:
             raise ValueError(f"{key} is missing: {rule}")
 
 
-def _classes(folder: Path, kind: str) -> dict[str, float]:
+def classes_of(folder: Path, kind: str) -> dict[str, float]:
     """What the last evaluation says of each class, by the figure of the task's kind."""
     file, figure = folder / "classes.json", CLASS_FIGURES.get(kind)
     if figure is None or not file.exists():
@@ -228,7 +268,7 @@ def _checkpoint(folder: Path) -> Checkpoint:
     study = load_study(folder.parents[1] / "study.yaml")
     mine = identity(
         study.train,
-        _hardware(environment),
+        hardware_of(environment),
         seed=job.seed,
         key=job.key,
         data=environment["data"]["checksum"],
@@ -247,5 +287,6 @@ def _environment(folder: Path) -> dict[str, Any]:
     return environment
 
 
-def _hardware(environment: dict[str, Any]) -> Hardware:
+def hardware_of(environment: Mapping[str, Any]) -> Hardware:
+    """What a study's environment says that its networks are trained on."""
     return Hardware(*(environment[key] for key in ("device", "precision", "memory_format")))

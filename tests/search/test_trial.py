@@ -248,7 +248,7 @@ def test_other_processes_than_the_first_write_nothing(
 
 
 def test_the_classes_of_a_segmentation_are_in_its_result(tmp_path: Path) -> None:
-    assert trial_module._classes(tmp_path, "segmentation") == {}
+    assert trial_module.classes_of(tmp_path, "segmentation") == {}
     found = {"class_names": ["sky", "road"], "iou": [0.25, 0.5], "accuracy": [1, 1]}
     write_json(tmp_path / "classes.json", found)
-    assert trial_module._classes(tmp_path, "segmentation") == {"sky": 0.25, "road": 0.5}
+    assert trial_module.classes_of(tmp_path, "segmentation") == {"sky": 0.25, "road": 0.5}

@@ -1,0 +1,196 @@
+"""The record of one trial, as a run or a report keeps it, with the study that it belongs to.
+
+A run has all of it (`results.jsonl`); a report has the final metrics of every trial, in full
+precision (`results.csv`), and one environment for all of them.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .files import read_user_json
+from .result import CAUSES, METRICS, Result, read_results
+from .rivals import RIVAL_KNOB
+from .settings import Files
+from .space import Value
+from .study import Study, load_study
+
+RESULTS, TABLE = "results.jsonl", "results.csv"  # of a run, of a report
+# What may be given anew: where files lie, and how batches are made ready. Checksums and tests hold
+# that none of it decides about a figure.
+MAY_CHANGE = ("data.root", "data.cache_gib", "train.pretrained", "train.workers")
+WANTED = ("device", "precision", "memory_format", "data", "versions")  # of an environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One trial that has ended, and can be trained again.
+
+    Args:
+        place: Folder of the run or the report.
+        study: How it was trained.
+        result: What came of it. From a report: without history, classes and profile.
+        arch: Its network, `ArchSpec.to_dict` or `Rival.to_dict`.
+    """
+
+    place: Path
+    study: Study
+    result: Result
+    arch: dict[str, Any]
+
+    @property
+    def is_of_report(self) -> bool:
+        return not (self.place / RESULTS).exists()
+
+
+def read_record(place: Path, trial: int, overrides: Sequence[str] = ()) -> Record:
+    """The record of a trial.
+
+    Args:
+        place: Folder of a run, or of a report if there is no `results.jsonl`.
+        trial: Its number.
+        overrides: Entries "key=value" with keys of `MAY_CHANGE`.
+
+    Raises:
+        InputError: There is no such trial, it has nothing to compare with, or the record lacks
+            something, is damaged, or does not fit its study.
+    """
+    for override in overrides:
+        _check_override(override)
+    study = load_study(place / "study.yaml", overrides)
+    if (place / RESULTS).exists():
+        results = read_results(place / RESULTS)
+    else:
+        _check_paths(study, overrides)
+        results = _read_table(place, study)
+    if trial not in results:
+        raise InputError(_which(results), file=place, key="--trial", value=trial)
+    result = results[trial]
+    _check_comparable(result, place)
+    network = study.network(result.params)
+    if network.key != result.key:
+        rule = f"of trial {trial} is of another network than its params build ({network.key})"
+        raise InputError(rule, file=place, key="key", value=result.key)
+    return Record(place=place, study=study, result=result, arch=network.to_dict())
+
+
+def _check_override(override: str) -> None:
+    key = override.partition("=")[0]
+    if key not in MAY_CHANGE:
+        rule = f"would make another training of it; only {', '.join(MAY_CHANGE)} may be set"
+        raise InputError(rule, file="--set", key=key)
+
+
+def _check_paths(study: Study, overrides: Sequence[str]) -> None:
+    """Whether it was said where files lie: reports do not keep folders of their machine."""
+    given = [override.partition("=")[0] for override in overrides]
+    wanted = {
+        "data.root": study.data.root if isinstance(study.data, Files) else "",
+        "train.pretrained": study.train.pretrained,
+    }
+    for key, path in wanted.items():
+        if path and key not in given:
+            rule = f"a report does not keep where it lies; give --set {key}=PATH"
+            raise InputError(rule, key=key, value=Path(path).name)
+
+
+def _which(results: dict[int, Result]) -> str:
+    """Which trials there are, as a rule."""
+    if not results:
+        return "no trial has ended yet"
+    low, high = min(results), max(results)
+    gaps = "" if len(results) == high - low + 1 else ", with gaps"
+    return f"is no trial that has ended; there are {low} to {high}{gaps}"
+
+
+def _check_comparable(result: Result, place: Path) -> None:
+    key, number = "--trial", result.trial
+    if result.state == "failed":
+        cause = CAUSES[(result.error or {}).get("cause", "error")]
+        rule = f"failed ({cause}), so there is nothing to compare with"
+        raise InputError(rule, file=place, key=key, value=number)
+    if not result.metrics and not result.history:
+        rule = "was ended early, and a report does not keep its history; replay it from its run"
+        raise InputError(rule, file=place, key=key, value=number)
+    lacking = [name for name in WANTED if name not in result.environment]
+    if lacking:
+        rule = f"the record does not say what it was trained with: {', '.join(lacking)}"
+        raise InputError(rule, file=place, key="environment")
+    if (processes := result.environment.get("processes", 1)) > 1:
+        rule = f"was trained by {processes} processes; a replay has one"
+        raise InputError(rule, file=place, key=key, value=number)
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+def _read_table(place: Path, study: Study) -> dict[int, Result]:
+    """Trial -> what a report tells of it.
+
+    Raises:
+        InputError: A file is missing or damaged.
+    """
+    file, environment = place / TABLE, read_user_json(place / "environment.json")
+    try:
+        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read ({error})", file=file) from None
+    found = {}
+    for number, row in enumerate(rows, start=1):
+        try:
+            result = _of_row(row, study, environment)
+        except (KeyError, ValueError, TypeError):
+            raise InputError(f"is damaged in row {number}", file=file) from None
+        found[result.trial] = result
+    return found
+
+
+def _of_row(row: dict[str, str], study: Study, environment: dict[str, Any]) -> Result:
+    metrics = {
+        key: float(row[key]) for key in METRICS if key.startswith("metrics.") and row.get(key)
+    }
+    return Result(
+        study=study.name,
+        trial=int(row["trial"]),
+        state=row["state"],  # type: ignore[arg-type]
+        arm=row["arm"],
+        params=_params(row, study),
+        seed=int(row["seed"]),
+        key=row["key"],
+        arch={},
+        profile={},
+        metrics={key.removeprefix("metrics."): value for key, value in metrics.items()},
+        history=[],
+        seconds=float(row["seconds"]),
+        attempt=int(row["attempt"]),
+        started=row["started"],
+        environment=environment,
+        error={"cause": row["error.cause"]} if row["state"] == "failed" else None,
+    )
+
+
+def _params(row: dict[str, str], study: Study) -> dict[str, Value]:
+    """Knob -> value, of which a table has the text.
+
+    Raises:
+        ValueError: A text is none of its knob's values.
+    """
+    if row["arm"] in study.rivals:
+        return {RIVAL_KNOB: row["arm"]}
+    return {
+        name: _value(row[f"params.{name}"], knob.values())
+        for name, knob in study.space.vary.items()
+    }
+
+
+def _value(text: str, values: Sequence[Value]) -> Value:
+    """The value that pandas wrote as this text: of a column with gaps, whole numbers as 4.0."""
+    for value in values:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if text in (str(value), str(float(value)) if is_number else ""):  # type: ignore[arg-type]
+            return value
+    raise ValueError(text)
