@@ -1,7 +1,7 @@
-"""What the report of a search says of its knobs: how much each mattered, and the way to the winner.
+"""What the report of a search says of its knobs: what each did, and the way to the winner.
 
-Both are made from the ledger alone. `importance_data` and `way` compute in the units of the records;
-tables, figures and sentences are made from them.
+Both are made from the ledger alone. `importance_data` and `way` compute in the units of the
+records; tables, figures and sentences are made from them.
 """
 
 import json
@@ -16,7 +16,7 @@ from ..space import Value
 from .figures import COLOURS, NEUTRAL, blank_figure, escape
 from .frame import Run
 from .summary import learnt_nothing
-from .tables import NONE, Column, TextTable, signed
+from .tables import NONE, Column, TextTable, signed, tick
 
 if TYPE_CHECKING:  # Optuna comes with them
     from ..search.additive import Additive
@@ -25,7 +25,10 @@ if TYPE_CHECKING:  # Optuna comes with them
 MAX_BARS = 12  # knobs in a figure; tables have all
 ROW_HEIGHT, AXIS_HEIGHT = 30, 70  # pixels of a figure: for each bar, and for the axis below them
 GAIN, LOSS = COLOURS[0], COLOURS[1]
-IMPORTANCE = ("metric", "knob", "networks", "importance", "error", "chance", "clear", "effect")
+IMPORTANCE = [
+    *("metric", "knob", "networks", "importance", "error", "chance"),
+    *("effect", "effect_chance", "clear"),
+]
 PATH = ("step", "knobs", "from", "to", "state", "value", "gain", "error", "cost")
 THIN = {"color": NEUTRAL, "thickness": 1, "width": 4}  # of error bars
 
@@ -50,8 +53,8 @@ def importance_data(run: Run, data: pd.DataFrame) -> pd.DataFrame:
         )
         for one in found:
             row = (key, one.knob, len(points), one.share, one.error, one.chance)
-            rows.append((*row, one.is_clear, one.effect))
-    return pd.DataFrame(rows, columns=list(IMPORTANCE))
+            rows.append((*row, one.effect, one.effect_chance, one.is_clear))
+    return pd.DataFrame(rows, columns=IMPORTANCE)
 
 
 def _points(run: Run, data: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -76,8 +79,8 @@ def importance_table(importance: pd.DataFrame) -> TextTable:
         label = METRICS[key].label
         columns += [
             Column(label, "number", "% ± s.e."),
-            Column("By chance", "number", "% at most"),
-            Column("Effect", "number", f"% of {label}'s variance"),
+            Column("Effect", "number", "% of variance"),
+            Column("Clear", "tick"),
         ]
     parts = [part.set_index("knob") for _, part in importance.groupby("metric", sort=False)]
     names = list(parts[0].index) if parts else []
@@ -88,7 +91,7 @@ def importance_table(importance: pd.DataFrame) -> TextTable:
 def _shares(row: pd.Series) -> list[str]:
     effect = NONE if pd.isna(row["effect"]) else f"{100 * row['effect']:.0f}"
     share = f"{100 * row['importance']:.0f} ± {100 * row['error']:.0f}"
-    return [share, f"{100 * row['chance']:.0f}", effect]
+    return [share, effect, tick(bool(row["clear"]))]
 
 
 def importance_words(run: Run, data: pd.DataFrame, importance: pd.DataFrame) -> list[str]:
@@ -283,8 +286,8 @@ def path_words(run: Run, found: Way | None) -> str:
     predicted = sum(step.kind == "predicted" for step in found.steps)
     trust = f" All {len(found.steps)} networks of the way were trained."
     if predicted:
-        trust = f" {predicted} of the way's {count(len(found.steps), 'network')} were not trained;"
-        trust += f" a model that adds the knobs up predicts them. {_model_words(run, found)}"
+        trust = f" Predicted, not trained: {predicted} of {len(found.steps)} networks on the way, "
+        trust += f"by a model that adds the knobs up. {_model_words(run, found)}"
     elif any(len(step.knobs) > 1 for step in found.steps):
         trust = f" What is changed together cannot be told apart: {_unknown(run, found)}."
     return ends + trust

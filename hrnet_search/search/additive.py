@@ -59,23 +59,21 @@ class Additive:
         is_told = np.abs(row - row @ self.known).max() < TINY
         return float(row @ self.amounts) if is_told else None
 
-    def shares(self) -> dict[str, float] | None:
-        """Each knob's share of the variance of the model over all combinations of values seen.
+    def variances(self) -> dict[str, float] | None:
+        """What each knob adds to the variance of the model over all combinations of values seen.
 
         A functional analysis of variance of this model in closed form: the variance of a sum of
-        independent parts. None if it is not determined, or nothing varies.
+        independent parts is the sum of theirs. None if the model is not determined.
         """
-        variances = {
+        if not self.is_determined:
+            return None
+        return {
             name: float(np.var(self.amounts[list(places.values())]))
             for name, places in self.levels.items()
         }
-        total = sum(variances.values())
-        if not self.is_determined or total <= (TINY * self.spread) ** 2:
-            return None
-        return {name: variance / total for name, variance in variances.items()}
 
 
-def fit(params: Sequence[Mapping[str, Value]], values: Sequence[float]) -> Additive:
+def fit(params: Sequence[Mapping[str, Value]], values: Sequence[float] | Array) -> Additive:
     """The model of some networks, of at least two.
 
     Args:

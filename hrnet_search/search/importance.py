@@ -2,7 +2,8 @@
 
 PED-ANOVA (Watanabe et al., 2023, arXiv 2304.10255) asks which knobs the best networks chose
 otherwise than all networks did. Of Optuna's evaluators it alone needs no scikit-learn. The second
-opinion is the share of the variance in a model that adds the knobs up (`additive`).
+opinion is the share of the variance in a model that adds the knobs up (`additive`). Among several
+knobs that do nothing one is soon ahead by luck in either, so only what both say is believed.
 """
 
 import warnings
@@ -39,6 +40,7 @@ class Importance:
         chance: The largest that the knob came to when the values were shuffled among the networks,
             which takes every effect away, in the same unit; may be above 1.
         effect: Share of the variance in the additive model, None if the networks do not tell it.
+        effect_chance: The largest of it among the shuffled values, in the same unit.
     """
 
     knob: str
@@ -46,11 +48,14 @@ class Importance:
     error: float
     chance: float
     effect: float | None
+    effect_chance: float | None
 
     @property
     def is_clear(self) -> bool:
-        """Is it above what chance came to?"""
-        return self.share > self.chance
+        """Are both above what chance came to?"""
+        if self.effect is None or self.effect_chance is None or self.share <= self.chance:
+            return False
+        return self.effect > self.effect_chance
 
 
 def importances(
@@ -81,21 +86,37 @@ def importances(
     if not total > 0:
         return []
     rng = np.random.default_rng(0)
-    shuffled = [judge(rng.permutation(losses)) for _ in range(SHUFFLES)]
-    chance = np.max(shuffled, axis=0) / total
+    shuffled = [rng.permutation(losses) for _ in range(SHUFFLES)]
+    chance = np.max([judge(one) for one in shuffled], axis=0) / total
     errors = np.std([_shares(judge(_half(losses, rng))) for _ in range(HALVES)], axis=0, ddof=1)
-    effects = additive.fit(params, values).shares() or {}
+    effects = _effects(params, losses, shuffled)
     rows = [
         Importance(
             knob=name,
             share=float(found[n] / total),
             error=float(errors[n]),
             chance=float(chance[n]),
-            effect=effects.get(name),
+            effect=effects[name][0],
+            effect_chance=effects[name][1],
         )
         for n, name in enumerate(space.vary)
     ]
     return sorted(rows, key=lambda row: -row.share)
+
+
+def _effects(
+    params: Sequence[Mapping[str, Value]], losses: Array, shuffled: Sequence[Array]
+) -> dict[str, tuple[float | None, float | None]]:
+    """Knob -> its share in the additive model, and the largest that it has by chance."""
+    variances = additive.fit(params, losses).variances()
+    if not variances or not sum(variances.values()):
+        return dict.fromkeys(params[0], (None, None))
+    total = sum(variances.values())
+    others = [additive.fit(params, one).variances() or {} for one in shuffled]
+    return {
+        name: (variance / total, max(other[name] for other in others) / total)
+        for name, variance in variances.items()
+    }
 
 
 def _judge(space: Space, params: Sequence[Mapping[str, Value]]) -> Callable[[Array], Array]:
