@@ -16,7 +16,7 @@ from ..files import read_json, write_atomic, write_json
 from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
-from . import figures, search, summary, tables
+from . import figures, knobs, search, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
 
 MANY_TRIALS = 30  # rows; a longer list is folded up
@@ -27,7 +27,8 @@ def write_report(run: Path, out: Path) -> Path:
 
     Args:
         run: Folder with `study.yaml`, and `results.jsonl` and `environment.json` if there are any.
-        out: Folder for `index.html`, `table.md`, `table.csv`, `results.csv`, and of the run
+        out: Folder for `index.html`, `table.md`, `table.csv`, `results.csv`, of a grid also
+            `comparisons.csv`, of a search `importance.csv` and `path.csv`; and of the run
             `study.yaml` and `environment.json`, so that the folder alone is enough to train a
             trial of it again. A `winner/` in it is linked to.
 
@@ -54,9 +55,18 @@ def _write_grid(run: Run, out: Path) -> None:
 
 def _write_search(run: Run, out: Path) -> None:
     data = search.networks_data(run)
+    importance, found = knobs.importance_data(run, data), knobs.way(run, data)
+    path = knobs.path_data(run, found)
     content = _content(run, out) | _search_content(run, data)
+    told = _knobs_content(run, data, importance, path) | {
+        "path_words": knobs.path_words(run, found)
+    }
+    content["knobs"] = told
+    content["figures"] |= _knobs_figures(run, importance, path)
     write_atomic(out / "table.md", _search_markdown(content))
     write_atomic(out / "table.csv", _csv(data))
+    write_atomic(out / "importance.csv", _csv(importance))
+    write_atomic(out / "path.csv", _csv(path))
     write_atomic(out / "index.html", _page("search.html.j2", content))
 
 
@@ -79,6 +89,12 @@ def _search_markdown(content: dict[str, Any]) -> str:
     for name, heading in (("front", "Pareto front"), ("best", "Best networks beside the front")):
         table = content["tables"][name]
         parts += [f"## {heading}\n", tables.markdown(table)] if table.rows else []
+    told = content["knobs"]
+    parts += ["## What the knobs did\n", *(tables.plain(line) + "\n" for line in told["words"])]
+    parts += [tables.markdown(told["importance"])] if told["importance"].rows else []
+    parts.append("## From the default to the best network\n")
+    parts.append(tables.plain(told["path_words"]) + "\n")
+    parts += [tables.markdown(told["path"])] if told["path"].rows else []
     return "\n".join(parts)
 
 
@@ -171,6 +187,26 @@ def _search_content(run: Run, data: pd.DataFrame) -> dict[str, Any]:
         "tables": shown | trials | {"metrics": search.others(run, data)} | _settings(run),
         "figures": _search_figures(run, data),
     }
+
+
+def _knobs_content(
+    run: Run, data: pd.DataFrame, importance: pd.DataFrame, path: pd.DataFrame
+) -> dict[str, Any]:
+    return {
+        "words": knobs.importance_words(run, data, importance),
+        "importance": knobs.importance_table(importance),
+        "path": knobs.path_table(run, path),
+    }
+
+
+def _knobs_figures(run: Run, importance: pd.DataFrame, path: pd.DataFrame) -> dict[str, Any]:
+    study = run.study
+    drawn = {
+        "importance_metric": knobs.importance_figure(importance, study.accuracy),
+        "importance_cost": knobs.importance_figure(importance, study.cost),
+        "path": knobs.path_figure(run, path),
+    }
+    return {name: _json(figure) for name, figure in drawn.items()}
 
 
 def _search_figures(run: Run, data: pd.DataFrame) -> dict[str, Any]:
