@@ -2,7 +2,7 @@
 
 Copied into the folder of an exported network: needs torch and Pillow alone. Pixel centres lie at
 integer coordinates, x to the right and y down, in images, crops and heatmaps alike; a place in a
-heatmap times `STRIDE` is the place in the crop. Shapes: B images, K joints, heatmaps of (h, w).
+heatmap times its stride is the place in the crop. Shapes: B images, K joints, heatmaps of (h, w).
 """
 
 import math
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-STRIDE = 4  # of the heatmaps (section 3.1)
+STRIDE = 4  # of heatmaps of the highest resolution (section 3.1)
 PADDING = 1.25  # of a box (official `lib/dataset/coco.py`)
 WINDOW = 3  # sigmas at which a Gaussian is cut (official `lib/dataset/JointsDataset.py`)
 SMALLEST = 1e-10  # what a logarithm is taken of at least
@@ -90,7 +90,15 @@ def crop(picture: Image.Image, matrix: Tensor, size: Size) -> Image.Image:
     )
 
 
-def decode(heatmaps: Tensor, *, decoder: str, sigma: float) -> Tensor:
+def stride_of(size: Size, shape: Size) -> int:
+    """Pixels of a crop (H, W) to a pixel of its heatmaps (h, w): 4, or 8, 16, ... (Fig. 9)."""
+    stride = STRIDE
+    while -(-size[0] // stride) > shape[0]:  # sizes of branches halve, rounded up
+        stride *= 2
+    return stride
+
+
+def decode(heatmaps: Tensor, *, decoder: str, sigma: float, stride: int = STRIDE) -> Tensor:
     """Joints (B, K, 3): x, y in pixels of the crop, and the height of the peak.
 
     Each is at its heatmap's highest pixel, moved by less than two:
@@ -108,6 +116,7 @@ def decode(heatmaps: Tensor, *, decoder: str, sigma: float) -> Tensor:
         heatmaps: (B, K, h, w), float32, on the CPU.
         decoder: "quarter", "parabola" or "dark".
         sigma: Spread of the smoothing of dark, heatmap pixels: that of the targets.
+        stride: Pixels of the crop to one of the heatmaps.
     """
     width = heatmaps.shape[-1]
     score, index = heatmaps.flatten(2).max(-1)
@@ -117,7 +126,7 @@ def decode(heatmaps: Tensor, *, decoder: str, sigma: float) -> Tensor:
     limit = torch.tensor([width, heatmaps.shape[-2]]) - reach
     inside = ((peak >= reach) & (peak < limit)).all(-1, keepdim=True)
     offset = torch.where(inside, step(_patches(maps, peak, reach)), 0.0)
-    return torch.cat([(peak + offset) * STRIDE, score[..., None]], dim=-1)
+    return torch.cat([(peak + offset) * stride, score[..., None]], dim=-1)
 
 
 def smooth(heatmaps: Tensor, sigma: float) -> Tensor:

@@ -486,7 +486,7 @@ class Finder:
         """Of each box every joint: x, y in the picture, and score."""
         import torch
 
-        from .keypoints import affine, apply, box_view, crop, decode, inverse
+        from .keypoints import affine, apply, box_view, crop, decode, inverse, stride_of
 
         height, width = self.about["input_size"]
         size = (height, width)
@@ -494,7 +494,9 @@ class Finder:
         heatmaps = self._run([crop(picture, matrix, size) for matrix in matrices])
         if self.about["softmax"]:
             heatmaps = heatmaps.flatten(2).softmax(-1).reshape(heatmaps.shape)
-        joints = decode(heatmaps, decoder=self.about["decoder"], sigma=self.about["sigma"])
+        stride = stride_of(size, (heatmaps.shape[-2], heatmaps.shape[-1]))
+        decoder, sigma = self.about["decoder"], self.about["sigma"]
+        joints = decode(heatmaps, decoder=decoder, sigma=sigma, stride=stride)
         joints[..., :2] = apply(inverse(torch.stack(matrices)), joints[..., :2])
         people: list[list[list[float]]] = joints.tolist()
         return people

@@ -21,6 +21,7 @@ from hrnet_search.keypoints import (
     fit,
     inverse,
     smooth,
+    stride_of,
 )
 
 SIZE = (256, 192)
@@ -267,6 +268,22 @@ def test_dark_bears_noise_better_than_the_parabolas() -> None:
         for decoder in keypoints.STEPS
     }
     assert errors["dark"].mean() < 0.5 * errors["parabola"].mean()
+
+
+@pytest.mark.parametrize("branch", range(4))
+@pytest.mark.parametrize("size", [(256, 192), (33, 47), (100, 72), (32, 32)])
+def test_the_stride_of_heatmaps_follows_from_their_size(size: tuple[int, int], branch: int) -> None:
+    shape = size
+    for _ in range(2 + branch):  # what each stride-2 convolution leaves
+        shape = ((shape[0] + 1) // 2, (shape[1] + 1) // 2)
+    assert stride_of(size, shape) == 4 * 2**branch
+
+
+def test_a_joint_is_as_many_strides_from_the_corner_as_its_peak_is() -> None:
+    heatmap = slanted(20.4, 18.7, [[4.0, 0], [0, 4.0]])
+    for stride in (4, 8, 32):
+        found = decode(heatmap, decoder="parabola", sigma=2.0, stride=stride)[0, 0, :2]
+        assert found.tolist() == pytest.approx([20.4 * stride, 18.7 * stride], abs=0.01 * stride)
 
 
 @pytest.mark.parametrize("decoder", ["quarter", "parabola", "dark"])

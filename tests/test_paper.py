@@ -1,4 +1,4 @@
-"""Figures of arXiv 1908.07919v2, Table 12 (page 10), and how rows are found."""
+"""Figures of arXiv 1908.07919v2, Table 12, section 7 and Fig. 9, and how rows are found."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from hrnet_search.arch import hrnet
+from hrnet_search.blueprint import canonical
 from hrnet_search.paper import TABLES
 from hrnet_search.result import METRICS
+from hrnet_search.space import DEFAULTS
 
 TABLE_12 = [  # final, across, within, fusions, COCO AP, Cityscapes mIoU; percent as printed
     (True, False, False, 1, 70.8, 74.8),
@@ -24,16 +26,77 @@ def test_table_12_has_the_printed_figures_in_the_printed_order() -> None:
         assert row.values["segmentation_miou"] * 100 == pytest.approx(miou, abs=1e-9)
 
 
+# Section 7, text (pages 10 and 11): what is changed; COCO AP, Cityscapes mIoU; percent as printed.
+OPERATORS = [
+    ({"downsample": "bilinear"}, 72.6, 74.2),
+    ({"fuse": "multiply"}, 54.7, 66.0),
+    ({}, 73.4, 76.4),
+]
+RESOLUTIONS: list[tuple[dict[str, Any], float | None, float | None]] = [
+    ({"num_branches": 1}, None, None),  # "much lower performance", no figure
+    ({"num_branches": 4}, 72.5, 75.7),
+    ({}, 73.4, 76.4),
+]
+# Fig. 9 (page 9): the map that is read; AP of W32 and W48; of the lowest "below 10" in the text.
+FIGURE_9: list[tuple[dict[str, Any], float | None, float | None]] = [
+    ({}, 74.4, 75.1),
+    ({"output_branch": 1}, 68.9, 69.6),
+    ({"output_branch": 2}, 55.0, 55.4),
+    ({"output_branch": 3}, None, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [("fusion_operator", OPERATORS), ("resolution", RESOLUTIONS), ("figure9", FIGURE_9)],
+)
+def test_other_ablations_have_the_printed_figures(
+    name: str, printed: list[tuple[dict[str, Any], float | None, float | None]]
+) -> None:
+    table = TABLES[name]
+    for row, (changed, *figures) in zip(table.rows, printed, strict=True):
+        assert table.row({**DEFAULTS, **changed}) is row
+        for column, figure in zip(table.columns, figures, strict=True):
+            value = row.values.get(column)
+            assert (value is None) == (figure is None)
+            assert value == (figure and pytest.approx(figure / 100, abs=1e-9))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_rows_of_a_table_make_different_networks_and_the_papers(name: str) -> None:
+    specs = [canonical(hrnet(**row.arguments), "v1") for row in TABLES[name].rows]
+    assert len({spec.key for spec in specs}) == len(specs)
+    assert canonical(hrnet(), "v1") in specs
+
+
+@pytest.mark.parametrize("given", [(2, 3, 4), [2, 3, 4], [2, 3, 4, 5], (2, 3, 4, 5, 6, 6, 6)])
+def test_a_row_is_found_however_its_list_is_written(given: object) -> None:
+    row = TABLES["resolution"].row({"num_branches": given})
+    assert row is not None
+    assert row.values == {"pose_ap": 0.734, "segmentation_miou": 0.764}
+
+
+@pytest.mark.parametrize("given", [None, 2, 3, [2, 3], [2, 3, 3], [1, 2, 3, 4], [4, 4, 5]])
+def test_other_lists_find_no_row(given: object) -> None:
+    assert TABLES["resolution"].row({"num_branches": given}) is None
+
+
 def test_rows_of_table_12_make_networks_with_its_fusion_counts() -> None:
     rows = TABLES["table12"].rows
     assert [hrnet(**row.arguments).num_fusions for row in rows] == [r[3] for r in TABLE_12]
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_columns_name_metrics_and_every_row_fills_them(name: str) -> None:
+def test_columns_name_metrics_and_rows_fill_all_of_them_or_none(name: str) -> None:
     table = TABLES[name]
     assert {key for key, _ in table.columns.values()} <= METRICS.keys()
-    assert all(row.values.keys() == table.columns.keys() for row in table.rows)
+    assert all(row.values.keys() in (table.columns.keys(), set()) for row in table.rows)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_columns_say_what_the_paper_started_from(name: str) -> None:
+    start = "from ImageNet weights" if name == "figure9" else "from scratch"
+    assert all(trained.endswith(start) for _, trained in TABLES[name].columns.values())
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,10 @@ from hrnet_search.cli import main
 from hrnet_search.cost import cost
 from hrnet_search.joints import COCO
 from hrnet_search.model import build, init_weights
+from hrnet_search.paper import TABLES
 from hrnet_search.presets import preset
 from hrnet_search.settings import DATA_KINDS
+from hrnet_search.space import Value
 from hrnet_search.study import Study, load_study
 from hrnet_search.tasks import load_task, prepare
 
@@ -113,6 +115,9 @@ RECIPES = {
     "pose_w48_256x192": WIDE,
     "pose_w48_384x288": LARGE_WIDE,
     "pose_fusion_ablation": POSE,
+    "pose_fusion_operator": POSE,
+    "pose_resolution": POSE,
+    "pose_figure9": POSE,
     "pose_mpii_w32": replace(
         POSE,
         network=("w32", "pose", "v1", 16),
@@ -133,6 +138,9 @@ RECIPES = {
     # The paper prints 45.2 M; the official code has 45.894 M with these widths.
     "cityscapes_w40": replace(CITYSCAPES, network=("w40", "segmentation", "v2", 19), params=45.894),
     "cityscapes_w48": CITYSCAPES,
+    "cityscapes_fusion_ablation": CITYSCAPES,
+    "cityscapes_fusion_operator": CITYSCAPES,
+    "cityscapes_resolution": CITYSCAPES,
     "cityscapes_w48_ocr": replace(
         CITYSCAPES, network=("w48", "segmentation_ocr", "ocr", 19), params=70.3
     ),
@@ -178,13 +186,59 @@ def test_the_header_says_what_a_user_must_know(name: str) -> None:
     assert f"hrnet-search run studies/paper/{name}.yaml --set data.root=" in header
 
 
+def reference(study: Study) -> dict[str, Value]:
+    """Knob values of the arm that others are compared with, the last one if none is named."""
+    (params,) = (p for p in study.arms() if study.arm(p) == study.reference_arm)
+    return params
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_the_last_network_is_the_official_one(name: str) -> None:
+def test_the_reference_is_the_official_network(name: str) -> None:
     study, (network, task, head, outputs) = shipped(name), RECIPES[name].network
     assert (study.task.head, study.num_outputs) == (head, outputs)
     expected = canonical(preset(network, task=task), head)
-    assert study.network(study.arms()[-1]).key == expected.key  # type: ignore[union-attr]
+    assert study.network(reference(study)).key == expected.key  # type: ignore[union-attr]
     assert study.seeds == 1
+
+
+ABLATIONS = [name for name in NAMES if len(shipped(name).arms()) > 1]
+
+
+def test_ablations_have_the_tables_rows_as_arms() -> None:
+    assert len(ABLATIONS) == 7
+    for name in ABLATIONS:
+        study = shipped(name)
+        assert study.paper is not None
+        table = TABLES[study.paper.table]
+        assert table.columns[study.paper.column][0] == study.accuracy
+        arguments = [study.space.arguments(params) for params in study.arms()]
+        assert [table.row(given) for given in arguments] == list(table.rows)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_what_an_ablation_expects_are_the_tables_figures(name: str) -> None:
+    study = shipped(name)
+    assert study.paper is not None
+    expected = (FOLDER / f"{name}.yaml").read_text().partition("# Expect:")[2].partition(" (")[0]
+    values = [r.values.get(study.paper.column) for r in TABLES[study.paper.table].rows]
+    printed = [f"{100 * value:.1f}" for value in values if value is not None]
+    assert re.findall(r"\d\d\.\d", expected) == printed
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_resolution")])
+def test_four_branches_from_the_beginning_cost_what_the_header_says(name: str) -> None:
+    text = (FOLDER / f"{name}.yaml").read_text()
+    width = re.search(r"at_once\.width=(\d+)", text)
+    more = re.search(r"costs (\d+) % more", text)
+    assert width
+    assert more
+    start = "space.vary.branches.arms.at_once"
+    study = shipped(name)
+    narrow = load_study(FOLDER / f"{name}.yaml", [f"{start}.width={width[1]}"])
+    goal = study.costs(reference(study))["profile.macs"]
+    wide, level = (s.costs(s.arms()[1])["profile.macs"] / goal for s in (study, narrow))
+    assert round(100 * wide - 100) == int(more[1])
+    assert level == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if RECIPES[name].params])
@@ -193,7 +247,7 @@ def test_it_has_as_many_parameters_as_the_paper_prints(name: str) -> None:
     assert printed is not None
     study = shipped(name)
     found = cost(
-        study.space.arch(study.arms()[-1]),
+        study.space.arch(reference(study)),
         head=study.task.head,
         num_outputs=study.num_outputs,
         input_size=study.input_size,
@@ -240,6 +294,9 @@ POSE_RECIPES = {
     "pose_w48_256x192": (COCO_LIKE, 2, True),
     "pose_w48_384x288": (COCO_LIKE, 3, True),
     "pose_fusion_ablation": (COCO_LIKE, 2, True),
+    "pose_fusion_operator": (COCO_LIKE, 2, True),
+    "pose_resolution": (COCO_LIKE, 2, True),
+    "pose_figure9": (COCO_LIKE, 2, True),
     "pose_mpii_w32": ((0.5, 0.25, 30, 0.6, 0), 2, True),
     "face_wflw_w18": ((0.5, 0.25, 15, 0.6, 0), 1.5, False),  # 15, cut at 30: docs/recipes.md
 }
@@ -293,6 +350,9 @@ SEGMENTATION_RECIPES: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool
 SEGMENTATION_RECIPES = {
     "cityscapes_w40": ONE_SCALE,
     "cityscapes_w48": ONE_SCALE,
+    "cityscapes_fusion_ablation": ONE_SCALE,
+    "cityscapes_fusion_operator": ONE_SCALE,
+    "cityscapes_resolution": ONE_SCALE,
     "cityscapes_w48_ocr": ONE_SCALE,
     "pascal_context_w48": ((0.5, 2.0), SEVEN, True, (), (480, 480), 520),
     "pascal_context_w48_ocr": ((0.5, 2.0), SEVEN, True, (), (520, 520), 520),

@@ -621,7 +621,8 @@ def test_shipped_networks_run(file: Path) -> None:
         with torch.inference_mode():
             found = net(torch.zeros(1, 3, 64, 64))
             finest = found[0] if isinstance(found, list) else found  # of a pyramid
-            assert finest.shape == (1, 7, 16, 16)
+            stride = 4 * 2 ** (net.spec.output_branch if head == "v1" else 0)
+            assert finest.shape == (1, 7, 64 // stride, 64 // stride)
 
 
 @pytest.mark.parametrize("file", SHIPPED_STUDIES, ids=lambda file: file.name)
@@ -640,6 +641,24 @@ def test_shipped_studies_of_the_paper_have_its_rows_as_arms(file: Path) -> None:
     assert metric == study.accuracy
     arguments = [study.space.arguments(params) for params in study.arms()]
     assert [table.row(given) for given in arguments] == list(table.rows)
+    papers = max(table.rows, key=lambda row: row.values.get(study.paper.column, 0))
+    places = [study.space.arm(params) for params in study.arms()]
+    assert table.rows[places.index(study.reference)] is papers
+
+
+def test_width_and_depth_are_compared_at_equal_cost() -> None:
+    study = load_study(ROOT / "studies" / "width_or_depth_pose.yaml")
+    costs = [study.costs(params)["profile.macs"] for params in study.arms()]
+    assert costs == pytest.approx([costs[-1]] * 3, rel=0.002)
+
+
+def test_modules_are_compared_at_equal_depth() -> None:
+    study = load_study(ROOT / "studies" / "blocks_or_modules_pose.yaml")
+    for params in study.arms():
+        for stage in study.space.arch(params).stages:
+            assert {
+                sum(units) for units in zip(*(m.num_blocks for m in stage.modules), strict=True)
+            } == {4}
 
 
 # --- JSON Schema -------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from ..keypoints import (
     decode,
     fit,
     inverse,
+    stride_of,
 )
 from ..settings import People, PoseAugmentation, PoseTask
 from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng
@@ -100,8 +101,8 @@ class Pose:
 
     def batch(
         self, step: int, *, size: int, seed: int, part: Part = WHOLE
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Images (B, 3, H, W); targets (B, K, h, w) and weights (B, K).
+    ) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W); joints (B, K, 3): x, y in pixels of the crop, visibility.
 
         The official chain (`lib/dataset/JointsDataset.py`): half a body, scale, rotation, crop.
         The crop is mirrored last; there the whole image is, first.
@@ -122,15 +123,24 @@ class Pose:
         flip = draws < self.task.augmentation.flip
         images[flip] = images[flip, :, ::-1]
         joints[flip] = mirror(joints[flip], width=self.size[1], order=self.swapped)
-        shape = heatmap_size(self.size)
-        targets = gaussian_targets(joints, shape, self.task.sigma, subpixel=self.task.subpixel)
-        return normalise(images), targets
+        return normalise(images), joints
 
-    def loss(self, output: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
-        """Heatmaps (B, K, h, w) against targets and weights."""
+    def targets(self, joints: Tensor, shape: Size) -> tuple[Tensor, Tensor]:
+        """Of joints (B, K, 3) the heatmaps (B, K, h, w) of this shape, and weights (B, K)."""
+        return gaussian_targets(
+            joints,
+            shape,
+            self.task.sigma,
+            subpixel=self.task.subpixel,
+            stride=stride_of(self.size, shape),
+        )
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Heatmaps (B, K, h, w) of any resolution (Fig. 9) against the joints of a batch."""
+        targets = self.targets(target, (output.shape[-2], output.shape[-1]))
         if self.task.loss == "ohkm":
-            return heatmap_ohkm(output, *target, count=self.task.ohkm_joints)
-        return LOSSES[self.task.loss](output, *target)
+            return heatmap_ohkm(output, *targets, count=self.task.ohkm_joints)
+        return LOSSES[self.task.loss](output, *targets)
 
     def evaluate(self, predict: Predict, *, out: Path | None = None) -> dict[str, float]:
         """The metrics of the settings' `metric`, fractions.
@@ -212,7 +222,8 @@ class Pose:
             heatmaps = flip_average(run, images, order=self.swapped, shift=test.shift)
         else:
             heatmaps = run(images)
-        joints = decode(heatmaps, decoder=self.task.decoder, sigma=self.task.sigma)
+        stride = stride_of(self.size, (heatmaps.shape[-2], heatmaps.shape[-1]))
+        joints = decode(heatmaps, decoder=self.task.decoder, sigma=self.task.sigma, stride=stride)
         joints[..., :2] = apply(inverse(matrices), joints[..., :2])
         return joints.numpy()
 
@@ -404,13 +415,8 @@ def flip_average(
 # --- targets and losses --------------------------------------------------------------------------
 
 
-def heatmap_size(size: Size) -> tuple[int, int]:
-    """(h, w) of the heatmaps of crops (H, W), rounded up."""
-    return -(-size[0] // STRIDE), -(-size[1] // STRIDE)
-
-
 def gaussian_targets(
-    joints: Tensor, shape: tuple[int, int], sigma: float, *, subpixel: bool
+    joints: Tensor, shape: Size, sigma: float, *, subpixel: bool, stride: int = STRIDE
 ) -> tuple[Tensor, Tensor]:
     """Target heatmaps: a Gaussian of height 1 at each joint, cut at 3 sigma.
 
@@ -419,18 +425,19 @@ def gaussian_targets(
         shape: (h, w) of the heatmaps.
         sigma: Heatmap pixels; 2 at 256x192 in the paper (section 4).
         subpixel: Put it where the joint is, not at the nearest pixel as the official code does.
+        stride: Pixels of the crop to one of the heatmaps.
 
     Returns:
         Heatmaps (B, K, h, w), and weights (B, K): 1 where the joint is labelled and its window
         meets the heatmap, else 0.
     """
-    centres = joints[..., :2] / STRIDE
+    centres = joints[..., :2] / stride
     if not subpixel:
         centres = torch.floor(centres + 0.5)
     reach = WINDOW * sigma
     profiles, inside = [], joints[..., 2] > 0
     for axis, length in ((1, shape[0]), (0, shape[1])):
-        distance = torch.arange(length) - centres[..., axis, None]
+        distance = torch.arange(length, device=joints.device) - centres[..., axis, None]
         values = torch.exp(-(distance**2) / (2 * sigma**2)) * (distance.abs() <= reach)
         profiles.append(values)
         inside = inside & (distance.abs() <= reach).any(-1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from network import load_network, to_input
 from network.drawing import draw_people
-from network.keypoints import affine, apply, box_view, crop, decode, inverse
+from network.keypoints import affine, apply, box_view, crop, decode, inverse, stride_of
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
@@ -45,7 +45,8 @@ def find(picture: Image.Image, box: list[float] | None, about: dict) -> list[lis
         heatmaps = load_network(HERE)(to_input(crop(picture, matrix, size), about))
     if about["softmax"]:
         heatmaps = heatmaps.flatten(2).softmax(-1).reshape(heatmaps.shape)
-    joints = decode(heatmaps, decoder=about["decoder"], sigma=about["sigma"])[0]
+    stride = stride_of(size, heatmaps.shape[-2:])
+    joints = decode(heatmaps, decoder=about["decoder"], sigma=about["sigma"], stride=stride)[0]
     joints[:, :2] = apply(inverse(matrix), joints[:, :2])
     return joints.tolist()
 

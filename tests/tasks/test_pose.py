@@ -50,9 +50,10 @@ def task_of(data: People, prepared: Prepared, **settings: Any) -> Pose:
     return Pose(PoseTask.model_validate({"kind": "pose", **settings}), data, prepared)
 
 
-def stand_in(**settings: Any) -> Pose:
+def stand_in(*, size: tuple[int, int] = (128, 96), **settings: Any) -> Pose:
     """A task without data, for what needs none."""
     task = object.__new__(Pose)
+    task.size = size
     task.task = PoseTask.model_validate({"kind": "pose", **settings})
     return task
 
@@ -187,17 +188,35 @@ def test_ohkm_by_hand() -> None:
 
 def test_ohkm_of_all_joints_is_the_plain_loss_and_the_settings_choose() -> None:
     generator = torch.Generator().manual_seed(0)
-    output, goal = (torch.randn(4, 17, 8, 6, generator=generator) for _ in range(2))
-    weights = (torch.rand(4, 17, generator=generator) > 0.3).float()
+    output = torch.randn(4, 17, 8, 6, generator=generator)
+    joints = torch.rand(4, 17, 3, generator=generator) * torch.tensor([24.0, 32.0, 2.0])
+    goal, weights = gaussian_targets(joints, (8, 6), 2.0, subpixel=False)
     plain = heatmap_mse(output, goal, weights)
     assert torch.allclose(heatmap_ohkm(output, goal, weights, count=17), plain)
     losses = {
-        name: stand_in(loss=name, **more).loss(output, (goal, weights))
+        name: stand_in(loss=name, size=(32, 24), **more).loss(output, joints)
         for name, more in (("mse", {}), ("ohkm", {"ohkm_joints": 5}), ("cross_entropy", {}))
     }
     assert losses["mse"] == plain
     assert losses["ohkm"] == heatmap_ohkm(output, goal, weights, count=5)
     assert losses["cross_entropy"] == spatial_cross_entropy(output, goal, weights)
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16, 32])
+def test_targets_are_drawn_in_the_resolution_of_the_output(stride: int) -> None:
+    """Fig. 9: the same spread in pixels of each heatmap, the peak at the joint's place over it."""
+    task = stand_in(size=(128, 96), sigma=1.0, subpixel=True)
+    joints = torch.tensor([[[64.0, 32.0, 2.0]]])
+    maps, weights = task.targets(joints, (128 // stride, 96 // stride))
+    rows, columns = np.indices(maps.shape[2:])
+    squares = (columns - 64 / stride) ** 2 + (rows - 32 / stride) ** 2
+    inside = np.maximum(abs(columns - 64 / stride), abs(rows - 32 / stride)) <= 3
+    assert np.allclose(maps[0, 0], np.exp(-squares / 2) * inside, atol=1e-6)
+    assert weights.tolist() == [[1]]
+    shares = maps.flatten(2) / maps.sum()
+    least = -(shares * shares.clamp_min(1e-30).log()).sum().item()
+    task = stand_in(size=(128, 96), sigma=1.0, subpixel=True, loss="cross_entropy")
+    assert task.loss((maps + 1e-30).log(), joints).item() == pytest.approx(least, rel=1e-4)
 
 
 # --- there and back ------------------------------------------------------------------------------
@@ -457,14 +476,12 @@ def task(tiny_study: Study, tiny_pose: Prepared) -> Pose:
 
 
 def test_batches_depend_on_seed_and_step_alone(task: Pose) -> None:
-    images, (heatmaps, weights) = task.batch(3, size=8, seed=1)
+    images, joints = task.batch(3, size=8, seed=1)
     assert images.shape == (8, 3, 32, 32)
-    assert heatmaps.shape == (8, 17, 8, 8)
-    assert weights.shape == (8, 17)
-    again, (heatmaps_again, weights_again) = task.batch(3, size=8, seed=1)
+    assert joints.shape == (8, 17, 3)
+    again, joints_again = task.batch(3, size=8, seed=1)
     assert torch.equal(images, again)
-    assert torch.equal(heatmaps, heatmaps_again)
-    assert torch.equal(weights, weights_again)
+    assert torch.equal(joints, joints_again)
     for step, seed in ((4, 1), (3, 2)):
         assert not torch.equal(images, task.batch(step, size=8, seed=seed)[0])
 
@@ -475,7 +492,7 @@ def test_half_of_a_batch_is_mirrored_together_with_its_joints(
     images, keypoints = Images(tiny_pose, "train"), tiny_pose.array("train_joints")
     flipped = 0
     for step in range(20):
-        x, (heatmaps, weights) = task.batch(step, size=8, seed=0)
+        x, found = task.batch(step, size=8, seed=0)
         coins = np.random.default_rng((0, step, 1)).random(8) < 0.5
         for place, number in enumerate(batch_indices(len(images), step, size=8, seed=0)):
             one, joints = images[number][None], torch.tensor(keypoints[number][None])
@@ -483,9 +500,7 @@ def test_half_of_a_batch_is_mirrored_together_with_its_joints(
                 one, joints = one[:, :, ::-1], mirror(joints, width=32, order=SWAPPED)
                 flipped += 1
             assert torch.equal(x[place], normalise(one)[0])
-            expected = gaussian_targets(joints, (8, 8), 1.0, subpixel=task.task.subpixel)
-            assert torch.equal(heatmaps[place], expected[0][0])
-            assert torch.equal(weights[place], expected[1][0])
+            assert torch.equal(found[place], joints[0])
     # 160 fair coins: 80, give or take four deviations of 6.3.
     assert 55 < flipped < 105
 
@@ -504,8 +519,7 @@ def test_whole_images_at_once_are_the_crops_one_by_one(
     assert task.whole is not None
     monkeypatch.setattr(task, "whole", None)
     one_by_one = task.batch(2, size=16, seed=3)
-    assert torch.equal(at_once[0], one_by_one[0])
-    assert all(torch.equal(*pair) for pair in zip(at_once[1], one_by_one[1], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(at_once, one_by_one, strict=True))
 
 
 # --- batches of crops ----------------------------------------------------------------------------
@@ -521,13 +535,12 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> tuple[CocoPose, Prepare
 
 def test_the_parts_of_a_batch_are_the_whole_exactly(animals: tuple[CocoPose, Prepared]) -> None:
     task = task_of(*animals, augmentation={"half_body": 1, "half_body_joints": 2})
-    images, (heatmaps, weights) = task.batch(1, size=9, seed=4)
+    images, joints = task.batch(1, size=9, seed=4)
     for world in (2, 3, 9):
         for rank in range(world):
-            part, (maps, shares) = task.batch(1, size=9, seed=4, part=(rank, world))
+            part, some = task.batch(1, size=9, seed=4, part=(rank, world))
             assert torch.equal(part, images[rank::world])
-            assert torch.equal(maps, heatmaps[rank::world])
-            assert torch.equal(shares, weights[rank::world])
+            assert torch.equal(some, joints[rank::world])
 
 
 def test_every_sample_of_every_batch_is_varied_anew(animals: tuple[CocoPose, Prepared]) -> None:
@@ -545,7 +558,8 @@ def test_an_unvaried_crop_by_hand(tmp_path: Path) -> None:
     content["annotations"][0] |= {"bbox": [20.8, 24, 19.4, 33], "keypoints": keypoints}
     data = coco_set(tmp_path, content, box_padding=1.5)
     task = task_of(data, quietly(data), augmentation={**PLAIN, "flip": 0}, sigma=1.0)
-    x, (heatmaps, weights) = task.batch(0, size=2, seed=0)
+    x, joints = task.batch(0, size=2, seed=0)
+    heatmaps, weights = task.targets(joints, (16, 12))
     # The box from pixel to pixel is 18.4 x 32 around (30, 40); 24 x 32 at 3:4; 36 x 48 padded,
     # which becomes 48 x 64: 4 / 3 as large, and (30, 40) goes to (24, 32).
     places = [(24, 32), (24 - 32 / 3, 48), (24 + 32 / 3, 48), None, (24, 32 - 64 / 3)]
@@ -614,7 +628,8 @@ def test_in_every_training_crop_the_targets_are_where_the_pixels_are(dotted: Coc
     task = task_of(dotted, quietly(dotted), augmentation=by, sigma=2.0, subpixel=True)
     mirrored = turned = 0
     for step in range(4):
-        images, (heatmaps, weights) = task.batch(step, size=6, seed=0)
+        images, joints = task.batch(step, size=6, seed=0)
+        heatmaps, weights = task.targets(joints, (32, 24))
         seen = dot_places(images)
         drawn = decode(heatmaps, decoder="parabola", sigma=2.0)[..., :2]
         coins = np.random.default_rng((0, step, 1)).random(6) < 0.5
