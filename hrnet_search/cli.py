@@ -58,8 +58,9 @@ A study that exists is continued: what is finished is kept, what was cut off goe
 checkpoint (train.checkpoint_minutes), or else starts again.
 More `seeds` add trials, more `search.networks` go on with a search. Texts, the reference (without
 `match`), budgets and limits of time, failures allowed, data.root, data.cache_gib, train.workers and
-checkpoints may change freely; any other change wants --fresh or another name. A study that its budget has ended
-gives 0, one that stopped because its first trials failed or the disk is full gives 1.
+checkpoints may change freely; any other change wants --fresh or another name. A study
+that its budget has ended gives 0, one that stopped because its first trials failed or the disk is
+full gives 1.
 """
 
 PLAN_EPILOG = """\

@@ -339,7 +339,8 @@ def _widths(study: Study, result: Result) -> str:
         return ""
     widths = json.dumps(study.arguments(result.params)["width"])
     (cost,) = study.match
-    return f", its branches scaled to the {METRICS[cost].label} of\n`{study.reference_arm}`: width {widths}"
+    scaled = f", its branches scaled to the {METRICS[cost].label} of"
+    return f"{scaled}\n`{study.reference_arm}`: width {widths}"
 
 
 def _worth(study: Study, result: Result) -> str:

@@ -54,8 +54,7 @@ def widths(spec: ArchSpec) -> list[tuple[int, ...]]:
         # Even scaling gives 490 with (4, 9), then 590 with (5, 9). Of what costs 530, (4, 13) lies
         # nearest to the shares where it jumps, (4.5, 9); (5, 3) and (3, 23) lie further off.
         ((100, 10), 530, (4, 13)),
-        # From (4, 8) with 120 even scaling leads to 130 with (4, 9): 126 asks for other widths,
-        # of which (5, 8) is nearest to the shares (4.25, 8.5).
+        # The first width to change by even scaling is that of the lower branch, from 8 to 9.
         ((10, 10), 130, (4, 9)),
     ],
 )
