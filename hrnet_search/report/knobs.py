@@ -134,14 +134,16 @@ def importance_figure(importance: pd.DataFrame, key: str) -> go.Figure | None:
         return None
     names = [escape(name) for name in part["knob"]]
     figure = _bars_figure(f"Importance for {METRICS[key].label} (%)", names)
-    shares, opacity = 100 * part["importance"], [1.0 if c else 0.35 for c in part["clear"]]
+    shares, errors = 100 * part["importance"], 100 * part["error"]
+    opacity = [1.0 if is_clear else 0.45 for is_clear in part["clear"]]
+    below = list(errors.clip(upper=shares))  # a share is not below 0
     figure.add_trace(
         go.Bar(
             x=list(shares),
             y=names,
             orientation="h",
             marker={"color": COLOURS[0], "opacity": opacity},
-            error_x={"array": list(100 * part["error"]), **THIN},
+            error_x={"array": list(errors), "arrayminus": below, **THIN},
             hovertemplate="%{y}: %{x:.0f} %<extra></extra>",
         )
     )
