@@ -122,8 +122,10 @@ def test_what_failed_or_was_ended_early_does_not_count(tmp_path):
 
 def test_of_noise_nothing_is_told(tmp_path):
     rng = random.Random(2)
-    found = [(p, [0.3 + 0.01 * rng.random()], None) for p, _, _ in networks(30)]
+    found = [(p, [0.3 + 0.01 * rng.random()], None) for p, _, _ in networks(48)]
     found[1] = (BEST, [0.4], None)
+    # Nothing beside the default was trained, so its neighbours would have to be predicted.
+    found = [one for one in found if sum(one[0][name] != START[name] for name in START) != 1]
     run, data = data_of(searched(tmp_path / "run", found))
     frame = knobs.importance_data(run, data)
     assert not frame[frame["metric"] == "metrics.ap"]["clear"].any()
