@@ -276,7 +276,7 @@ def path_words(run: Run, found: Way | None) -> str:
     """Where the way begins and ends, and how far it can be trusted."""
     shown = metric(run.study.accuracy)
     if not found:
-        return "No networks can be compared yet, so there is no way to the best."
+        return "No network is the best, so there is no way to it."
     default = f"the default ({run.study.arm(found.start)})"
     if not found.steps:
         return f"What {default} reaches is not known: {_unknown(run, found)}."

@@ -138,7 +138,7 @@ def test_of_noise_nothing_is_told(tmp_path):
 def test_nothing_to_compare(tmp_path, found):
     run = searched(tmp_path / "run", found)
     text = text_of(write_report(run, tmp_path / "out").read_text())
-    assert "No networks can be compared yet, so there is no way to the best." in text
+    assert "No network is the best, so there is no way to it." in text
     assert pd.read_csv(tmp_path / "out" / "importance.csv").empty
     assert pd.read_csv(tmp_path / "out" / "path.csv").empty
 
