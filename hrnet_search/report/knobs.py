@@ -134,14 +134,16 @@ def importance_figure(importance: pd.DataFrame, key: str) -> go.Figure | None:
         return None
     names = [escape(name) for name in part["knob"]]
     figure = _bars_figure(f"Importance for {METRICS[key].label} (%)", names)
-    shares, opacity = 100 * part["importance"], [1.0 if c else 0.35 for c in part["clear"]]
+    shares, errors = 100 * part["importance"], 100 * part["error"]
+    opacity = [1.0 if is_clear else 0.45 for is_clear in part["clear"]]
+    below = list(errors.clip(upper=shares))  # a share is not below 0
     figure.add_trace(
         go.Bar(
             x=list(shares),
             y=names,
             orientation="h",
             marker={"color": COLOURS[0], "opacity": opacity},
-            error_x={"array": list(100 * part["error"]), **THIN},
+            error_x={"array": list(errors), "arrayminus": below, **THIN},
             hovertemplate="%{y}: %{x:.0f} %<extra></extra>",
         )
     )
@@ -274,7 +276,7 @@ def path_words(run: Run, found: Way | None) -> str:
     """Where the way begins and ends, and how far it can be trusted."""
     shown = metric(run.study.accuracy)
     if not found:
-        return "No networks can be compared yet, so there is no way to the best."
+        return "No network is the best, so there is no way to it."
     default = f"the default ({run.study.arm(found.start)})"
     if not found.steps:
         return f"What {default} reaches is not known: {_unknown(run, found)}."

@@ -94,7 +94,7 @@ def _search_markdown(content: dict[str, Any]) -> str:
     parts += [tables.markdown(told["importance"])] if told["importance"].rows else []
     parts.append("## From the default to the best network\n")
     parts.append(tables.plain(told["path_words"]) + "\n")
-    parts += [tables.markdown(told["path"])] if told["path"].rows else []
+    parts += [tables.markdown(told["path"])] if len(told["path"].rows) > 1 else []
     return "\n".join(parts)
 
 
