@@ -637,11 +637,11 @@ def test_shipped_studies_of_the_paper_have_its_rows_as_arms(file: Path) -> None:
     if study.paper is None:
         pytest.skip("sets no table beside it")
     table = TABLES[study.paper.table]
-    metric, _ = table.columns[study.paper.column]
-    assert metric == study.accuracy
+    column = study.paper.column
+    assert table.columns[column][0] == study.accuracy
     arguments = [study.space.arguments(params) for params in study.arms()]
     assert [table.row(given) for given in arguments] == list(table.rows)
-    papers = max(table.rows, key=lambda row: row.values.get(study.paper.column, 0))
+    papers = max(table.rows, key=lambda row: row.values.get(column, 0))
     places = [study.space.arm(params) for params in study.arms()]
     assert table.rows[places.index(study.reference)] is papers
 
