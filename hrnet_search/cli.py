@@ -216,6 +216,8 @@ def _size_of(study: "Study") -> str:
     text = f"{count(len(study.arms()), 'arm')} x {seeds}"
     if left_out := study.left_out():
         text += f"; {left_out} networks above the limits are left out"
+    for name, miss in study.unmatched.items():
+        text += f"; {name} has no matched copy ({miss:.1%} off at the nearest)"
     return text
 
 

@@ -343,6 +343,13 @@ class Study(Strict):
             raise InputError(rule, key=f"space.vary.{MATCH_KNOB}")
         if len(arms) > MAX_MATCHED:
             raise InputError(f"is for at most {MAX_MATCHED} arms", key="match", value=len(arms))
+        if len(self.unmatched) == len(arms) - 1 > 0:  # the reference matches itself
+            name, miss = next(iter(self.unmatched.items()))
+            rule = (
+                f"arm '{name}' cannot be brought within {MATCH_TOLERANCE:.0%} of arm "
+                f"'{self.reference_arm}' by whole channels; the nearest is {miss:.1%} off"
+            )
+            raise InputError(rule, key="match", value=key)
         for name in (self.arm(params) for params in self._plan.values() if self.is_copy(params)):
             if name in (*arms, *self.rivals):
                 rule = "is the name of an arm, and of the cost-matched copy of another"
@@ -410,6 +417,8 @@ class Study(Strict):
         for key, params in own.items():
             plan[key] = params
             copy = self._copy(params)
+            if self.arm(params) in self.unmatched:
+                continue
             key = self._spec(copy).key
             if key not in own and key not in plan:
                 self._check_limits(copy)
@@ -424,22 +433,24 @@ class Study(Strict):
                 raise InputError(rule, key="match", value=self._matched_cost)
 
     @functools.cached_property
-    def _matched(self) -> dict[str, ArchSpec]:
-        """Arm -> its network at the reference's cost; its own if that is near enough."""
+    def _matches(self) -> dict[str, tuple[ArchSpec, float]]:
+        """Arm -> its network at the reference's cost, its own if near enough; and how far off."""
         key = self._matched_cost
         reference = next(p for p in self._feasible if self.arm(p) == self.reference_arm)
         target = self.costs(reference)[key]
-        found = {}
-        for params in self._feasible:
-            spec, miss = matched(self._spec(params), target, lambda s: self._counted(s)[key])
-            if miss > MATCH_TOLERANCE:
-                rule = (
-                    f"arm '{self.arm(params)}' cannot be brought within {MATCH_TOLERANCE:.0%} of "
-                    f"arm '{self.reference_arm}' by whole channels; the nearest is {miss:.1%} off"
-                )
-                raise InputError(rule, key="match", value=key)
-            found[self.arm(params)] = spec
-        return found
+        return {
+            self.arm(params): matched(self._spec(params), target, lambda s: self._counted(s)[key])
+            for params in self._feasible
+        }
+
+    @property
+    def unmatched(self) -> dict[str, float]:
+        """Arms without a copy as no whole channels come within `MATCH_TOLERANCE` of the cost.
+
+        Such an arm has few branches. How far off the nearest is, as a share, stands with it.
+        """
+        off = {name: miss for name, (_, miss) in self._matches.items()} if self.match else {}
+        return {name: miss for name, miss in off.items() if miss > MATCH_TOLERANCE}
 
     @property
     def _matched_cost(self) -> str:
@@ -460,9 +471,9 @@ class Study(Strict):
     def counterpart(self, params: Mapping[str, Value]) -> dict[str, Value] | None:
         """Which arm stands for this one where all have the reference's cost: its copy; itself if
         it is a copy, the reference or within `MATCH_TOLERANCE` of that; or another arm, if the copy
-        would be that. None without `match`, and of a rival, which nothing widens.
+        would be that. None without `match`, of a rival, which nothing widens, and of `unmatched`.
         """
-        if not self.match or self._is_rival(params):
+        if not self.match or self._is_rival(params) or self.arm(params) in self.unmatched:
             return None
         return self._plan[self._spec(self._copy(self.original(params))).key]
 
@@ -490,7 +501,7 @@ class Study(Strict):
 
     def _spec(self, params: Mapping[str, Value]) -> ArchSpec:
         if self.is_copy(params):
-            return self._matched[self.arm(self.original(params))]
+            return self._matches[self.arm(self.original(params))][0]
         return canonical(self.space.arch(dict(params)), self.task.head)
 
     def arguments(self, params: Mapping[str, Value]) -> Settings:

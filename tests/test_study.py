@@ -967,8 +967,8 @@ def test_rivals_are_never_matched(tmp_path: Path) -> None:
             "match: 101: is for at most 100 arms",
         ),
         (
-            "space.vary.fusion.arms.wide",  # alone of the reference: stem and stage 1 cost more
-            {"stem_width": 400, "across": False},
+            "space.vary.fusion.arms",  # its stem costs more than the whole reference
+            {"wide": {"stem_width": 400, "across": False}, "whole": {}},
             "match: 'profile.macs': arm 'wide' cannot be brought within 1% of arm 'whole' by "
             "whole channels; the nearest is ",
         ),
