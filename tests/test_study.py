@@ -968,8 +968,8 @@ def test_rivals_are_never_matched(tmp_path: Path) -> None:
         ),
         (
             "space.vary.fusion.arms",  # its stem costs more than the whole reference
-            {"wide": {"stem_width": 400, "across": False}, "whole": {}},
-            "match: 'profile.macs': arm 'wide' cannot be brought within 1% of arm 'whole' by "
+            {"heavy": {"stem_width": 400, "across": False}, "whole": {}},
+            "match: 'profile.macs': arm 'heavy' cannot be brought within 1% of arm 'whole' by "
             "whole channels; the nearest is ",
         ),
         (
@@ -988,6 +988,18 @@ def test_matches_that_cannot_be_are_refused(
         .removeprefix(f"{tmp_path / 'study.yaml'}: ")
         .startswith(expected)
     )
+
+
+def test_an_arm_that_cannot_be_matched_goes_without_a_copy(tmp_path: Path) -> None:
+    heavy = {"stem_width": 400, "across": False}
+    content = changed(by(MATCHED), "space.vary.fusion.arms", {"heavy": heavy, **FUSION})
+    content["reference"] = "whole"
+    study = load_study(written(tmp_path, content))
+    assert [study.arm(p) for p in study.arms()] == ["final", "final, matched", "heavy", "whole"]
+    assert list(study.unmatched) == ["heavy"]
+    assert study.unmatched["heavy"] > 0.01
+    assert study.counterpart({"fusion": "heavy"}) is None
+    assert not study.is_matched({"fusion": "heavy"})
 
 
 def test_a_copy_above_a_limit_is_refused(tmp_path: Path) -> None:
