@@ -100,6 +100,16 @@ may be left out); without --boxes every picture is one person. Of objects NAME.j
 are found, NAME.png those of at least the score. DIR may not be a folder that is read from.
 """
 
+REPORT_EPILOG = """\
+examples:
+  hrnet-search report fusion_ablation
+  hrnet-search report fusion_ablation --shared     pages that are kept together, 0.1 MB each
+
+Writes reports/STUDY/ as `run` does at its end, also while the study runs. A page is complete by
+itself, of about 5 MB, so that it can be sent to somebody; with --shared it needs the file beside
+its folder.
+"""
+
 STATUS_EPILOG = """\
 examples:
   hrnet-search status fusion_ablation              by name, from another terminal
@@ -285,7 +295,7 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
     run, reports = _find_run(options.study, options.out)
     from .report import write_report
 
-    print(f"Report: {write_report(run, reports)}")
+    print(f"Report: {write_report(run, reports, shared=options.shared)}")
     return DONE
 
 
@@ -691,8 +701,11 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--format", choices=("text", "markdown", "csv", "html"), default="text")
     tables.add_argument("--out", type=Path, metavar="FILE", help="write there, not on the screen")
 
-    report = _command(commands, "report", "write a study's report again", _report)
+    report = _command(commands, "report", "write a study's report again", _report, REPORT_EPILOG)
     report.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
+    report.add_argument(
+        "--shared", action="store_true", help="one reports/plotly.min.js for all pages"
+    )
     _add_out(report)
 
     status = _command(

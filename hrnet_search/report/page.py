@@ -19,10 +19,11 @@ from ..study import Study, dump_study
 from . import figures, knobs, search, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
 
+PLOTLY_FILE = "plotly.min.js"  # beside the reports that share it
 MANY_TRIALS = 30  # rows; a longer list is folded up
 
 
-def write_report(run: Path, out: Path) -> Path:
+def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
     """Write the report of a run, finished or not, and return its page.
 
     Args:
@@ -31,6 +32,8 @@ def write_report(run: Path, out: Path) -> Path:
             `comparisons.csv`, of a search `importance.csv` and `path.csv`; and of the run
             `study.yaml` and `environment.json`, so that the folder alone is enough to train a
             trial of it again. A `winner/` in it is linked to.
+        shared: Leave Plotly's code, most of a page, in one file beside `out` for all reports
+            there; otherwise the page is complete by itself.
 
     Raises:
         InputError: The study is missing or not valid.
@@ -40,20 +43,23 @@ def write_report(run: Path, out: Path) -> Path:
     if read.environment:
         write_json(out / "environment.json", _replayed(read))
     write_atomic(out / "results.csv", _csv(results_frame(read)))
+    if shared:
+        write_atomic(out.parent / PLOTLY_FILE, get_plotlyjs())
     write = _write_grid if read.study.search.is_grid else _write_search
-    write(read, out)
+    # Plotly's code holds no "</script", so it can stand in the page as it is.
+    write(read, out, "" if shared else get_plotlyjs())
     return out / "index.html"
 
 
-def _write_grid(run: Run, out: Path) -> None:
+def _write_grid(run: Run, out: Path, plotly: str) -> None:
     write_atomic(out / "table.md", _markdown(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
     write_atomic(out / "comparisons.csv", _csv(tables.comparisons_data(run)))
     content = _content(run, out) | _grid_content(run)
-    write_atomic(out / "index.html", _page("grid.html.j2", content))
+    write_atomic(out / "index.html", _page("grid.html.j2", plotly, content))
 
 
-def _write_search(run: Run, out: Path) -> None:
+def _write_search(run: Run, out: Path, plotly: str) -> None:
     data = search.networks_data(run)
     importance, found = knobs.importance_data(run, data), knobs.way(run, data)
     path = knobs.path_data(run, found)
@@ -67,7 +73,7 @@ def _write_search(run: Run, out: Path) -> None:
     write_atomic(out / "table.csv", _csv(data))
     write_atomic(out / "importance.csv", _csv(importance))
     write_atomic(out / "path.csv", _csv(path))
-    write_atomic(out / "index.html", _page("search.html.j2", content))
+    write_atomic(out / "index.html", _page("search.html.j2", plotly, content))
 
 
 def _markdown(run: Run) -> str:
@@ -102,10 +108,9 @@ def _csv(frame: pd.DataFrame) -> str:
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
-def _page(template: str, content: dict[str, Any]) -> str:
-    # Plotly's code holds no "</script", so it can stand in the page as it is.
+def _page(template: str, plotly: str, content: dict[str, Any]) -> str:
     page = _templates().get_template(template)
-    return str(page.render(plotly=get_plotlyjs(), **content))
+    return str(page.render(plotly=plotly, plotly_file=f"../{PLOTLY_FILE}", **content))
 
 
 @functools.cache

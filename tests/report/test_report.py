@@ -266,6 +266,15 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path):
     assert page.count(PLOTLY) == 1
 
 
+def test_pages_may_share_plotlys_code(tmp_path):
+    run, out = make_run(tmp_path / "run"), tmp_path / "reports" / "made_up"
+    page = write_report(run, out, shared=True).read_text()
+    assert PLOTLY not in page
+    assert (out.parent / "plotly.min.js").read_text() == PLOTLY
+    assert "../plotly.min.js" in Page(page).addresses
+    assert "default-src 'none'; script-src 'unsafe-inline' 'self' file:;" in page
+
+
 def test_plotlys_code_cannot_end_its_script():
     assert "</script" not in get_plotlyjs().lower()
 

@@ -38,7 +38,7 @@ from hrnet_search.files import read_json, read_json_lines
 
 pytestmark = pytest.mark.slow
 
-SEEDS = 8
+SEEDS = 5
 TRIALS = 2 * SEEDS
 ALL_STEPS = 60 * TRIALS
 KILLS = 3  # in a run
