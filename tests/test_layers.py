@@ -21,7 +21,7 @@ LAYERS = (
     ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
-        *("result", "stats", "progress", "strategy", "pareto", "status"),
+        *("result", "stats", "ranks", "progress", "strategy", "pareto", "status"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
@@ -73,11 +73,11 @@ HOMES = {
     "pydantic": ("space", "settings", "reading", "strategy", "study"),
     "yaml": ("reading", "study", "search.ledger"),
     "rich": ("search", "cli", "progress"),
-    "scipy": ("stats", "tasks"),
+    "scipy": ("stats", "ranks", "tasks"),
     "PIL": ("views", "keypoints", "objects", "drawing", "tasks", "predict", "export"),
     "safetensors": ("weights", "search.trial", "export"),
     "platformdirs": ("tasks.cache",),
-    "numpy": ("stats", "pareto", "tasks", "search", "report", "export"),
+    "numpy": ("stats", "ranks", "pareto", "tasks", "search", "report", "export"),
 }
 TEMPLATES_MAY_IMPORT = {"torch", "PIL", "safetensors", "network"}
 
