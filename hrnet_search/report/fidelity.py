@@ -364,7 +364,7 @@ def _predicts(scale: Scale) -> str:
     assert found is not None
     rho = found.spearman
     if rho.value is None:
-        return f"{scale.name} has no order to compare yet, or its means are all equal."
+        return f"{scale.name}: no rank correlation (too few arms are measured, or all are equal)."
     limits = "" if rho.low is None else f" [{_number(rho.low)}, {_number(rho.high)}]"
     text = f"{scale.name}: Spearman's rho {_number(rho.value)}{limits}"
     if not found.decided:
