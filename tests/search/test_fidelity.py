@@ -53,7 +53,7 @@ def test_every_scale_is_a_study_with_its_report(tmp_path: Path) -> None:
     assert [file.read_bytes() for file in sorted(out.glob("runs/*/results.jsonl"))] == before
 
 
-def test_data_of_a_later_scale_is_looked_at_before_anything_is_trained(
+def test_a_wrong_scale_is_refused_before_anything_is_trained(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     few = {"data": {"num_val": 0}}
