@@ -20,6 +20,8 @@ from .paper.costs import COSTS
 from .presets import TASK_SETTINGS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from .arch import ArchSpec
     from .rivals import Rival
     from .space import Space
@@ -34,6 +36,7 @@ start here:
   hrnet-search run studies/smoke.yaml              a whole study in under a minute
   hrnet-search run studies/fusion_ablation.yaml    the paper's Table 12, about five minutes
   hrnet-search status fusion_ablation              how far it is, from another terminal
+  hrnet-search fidelity studies/fidelity_pose.yaml whether small runs predict a larger one
   hrnet-search plan studies/fusion_ablation.yaml   how long a study will take, before it is run
   hrnet-search profile w32                         what a network costs
   hrnet-search tables 1                            the paper's costs beside ours
@@ -61,6 +64,18 @@ More `seeds` add trials, more `search.networks` go on with a search. Texts, the 
 checkpoints may change freely; any other change wants --fresh or another name. A study
 that its budget has ended gives 0, one that stopped because its first trials failed or the disk is
 full gives 1.
+"""
+
+FIDELITY_EPILOG = """\
+examples:
+  hrnet-search fidelity studies/fidelity_pose.yaml
+  hrnet-search fidelity studies/fidelity_pose.yaml --set seeds=5 --jobs 1
+
+Trains the study's arms at each of its `scales`, as studies STUDY-SCALE, then the study itself,
+each as `run` would: interrupted, the same command continues; what is finished is kept, also what
+`run` has trained. Each has its own report; reports/STUDY/fidelity.html tells how well each scale
+predicts the study's order of arms (Spearman, Kendall, with intervals), and the cheapest that
+keeps it. --set changes the study and so each scale, unless the scale sets the same key.
 """
 
 PLAN_EPILOG = """\
@@ -228,13 +243,12 @@ def _size_of(study: "Study") -> str:
         text += f"; {left_out} networks above the limits are left out"
     for name, miss in study.unmatched.items():
         text += f"; {name} has no matched copy ({miss:.1%} off at the nearest)"
+    if study.scales:
+        text += f"; smaller scales {', '.join(study.scales)}"
     return text
 
 
 def _run(options: argparse.Namespace, given: list[str]) -> int:
-    from rich.console import Console
-
-    from .files import require_writable
     from .study import load_study
 
     study = load_study(options.study, options.set)
@@ -245,12 +259,49 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
 
         print(rehearse(study, options.out / "runs" / study.name))
         return DONE
+    return _train(study, options, given, fresh=options.fresh)[0]
+
+
+def _fidelity(options: argparse.Namespace, given: list[str]) -> int:
+    from .study import load_study
+
+    study = load_study(options.study, options.set)
+    if not study.scales:
+        rule = "is missing: the smaller scales, name and what each changes (docs/studies.md)"
+        raise InputError(rule, file=options.study, key="scales")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in `run`
+    from .search.engine import make_ready
+
+    studies = study.at_scales()
+    make_ready(studies.values(), out=options.out, fresh=options.fresh, console=_console(options))
+    failed = DONE
+    for scaled in studies.values():
+        status, is_over = _train(scaled, options, given, fresh=False)
+        if not is_over:
+            return status
+        failed = failed or status
+    from .report import write_fidelity
+
+    runs = {name: options.out / "runs" / scaled.name for name, scaled in studies.items()}
+    reports = options.out / "reports" / study.name
+    print(f"Fidelity: {write_fidelity(runs, reports, command=_repeats(given))}")
+    return failed
+
+
+def _train(
+    study: "Study", options: argparse.Namespace, given: Sequence[str], *, fresh: bool
+) -> tuple[int, bool]:
+    """Run or continue a study, then report and export.
+
+    Returns:
+        The exit status, and whether the study is over: neither interrupted nor stopped.
+    """
+    from .files import require_writable
     from .search.engine import run_study
 
     reports = options.out / "reports" / study.name
     require_writable(reports, key="--out")
-    console = Console(stderr=True, quiet=options.quiet)
-    command = shlex.join(["hrnet-search", *(word for word in given if word != "--fresh")])
+    command = _repeats(given)
     try:
         outcome = run_study(
             study,
@@ -258,19 +309,30 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             out=options.out,
             jobs=options.jobs,
             address=options.address,
-            fresh=options.fresh,
+            fresh=fresh,
             command=command,
-            console=console,
+            console=_console(options),
         )
     except KeyboardInterrupt:
         if not (options.out / "runs" / study.name / "study.yaml").exists():
             raise  # nothing was begun
         print(f"Interrupted. To continue the study:  {command}", file=sys.stderr)
-        return INTERRUPTED
+        return INTERRUPTED, False
     if outcome.reason:
         print(f"{study.name}: {outcome.reason}", file=sys.stderr)
     status = _finish(outcome.folder, reports)
-    return FAILED_TRIALS if outcome.ending == "stopped" else status
+    return (FAILED_TRIALS, False) if outcome.ending == "stopped" else (status, True)
+
+
+def _repeats(given: Sequence[str]) -> str:
+    """The command line that continues what this one begins."""
+    return shlex.join(["hrnet-search", *(word for word in given if word != "--fresh")])
+
+
+def _console(options: argparse.Namespace) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=options.quiet)
 
 
 def _plan(options: argparse.Namespace, _: list[str]) -> int:
@@ -635,24 +697,19 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(
         commands, "run", "run or continue a study, then report and export", _run, RUN_EPILOG
     )
-    run.add_argument("study", type=Path, metavar="STUDY", help="the study's YAML file")
-    _add_set(run)
-    run.add_argument(
-        "--jobs", type=_count, help="trials at a time (default: one per GPU, or else per core)"
-    )
-    run.add_argument(
-        "--address", metavar="HOST:PORT", help="run on this Ray cluster (default: this machine)"
-    )
-    run.add_argument(
-        "--fresh", action="store_true", help="start over; the earlier run is kept beside it"
-    )
+    _add_running(run)
     run.add_argument(
         "--dry-run", action="store_true", help="list the trials that would be run, and stop"
     )
-    run.add_argument(
-        "--quiet", action="store_true", help="show no progress: only what failed, and the report"
+
+    fidelity = _command(
+        commands,
+        "fidelity",
+        "train a study at smaller scales too, and report how well they predict it",
+        _fidelity,
+        FIDELITY_EPILOG,
     )
-    _add_out(run)
+    _add_running(fidelity)
 
     plan = _command(
         commands,
@@ -781,6 +838,25 @@ def _command(commands, name, summary, function, epilog=None):  # type: ignore[no
     )
     command.set_defaults(command=function)
     return command
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    """What `run` and `fidelity` take alike."""
+    parser.add_argument("study", type=Path, metavar="STUDY", help="the study's YAML file")
+    _add_set(parser)
+    parser.add_argument(
+        "--jobs", type=_count, help="trials at a time (default: one per GPU, or else per core)"
+    )
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="run on this Ray cluster (default: this machine)"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="start over; the earlier run is kept beside it"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="show no progress: only what failed, and the report"
+    )
+    _add_out(parser)
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:

@@ -112,7 +112,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise InputError("must be key=value", file="--set", value=override)
     value = _parse_yaml(text, file="--set")
-    if key in ("space", *map(".".join, PATHS)) and isinstance(value, str) and value:
+    unscaled = re.sub(r"^scales\.[^.]+\.", "", key)
+    if unscaled in ("space", *map(".".join, PATHS)) and isinstance(value, str) and value:
         value = str(expand_user(value).absolute())
     *parents, last = key.split(".")
     node: Any = raw
@@ -123,7 +124,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-def validate(model: type[Model], raw: Any, file: Path) -> Model:
+def validate(model: type[Model], raw: Any, file: Path | None = None) -> Model:
     try:
         _length(raw, (), {})
     except InputError as error:

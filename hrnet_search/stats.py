@@ -111,14 +111,14 @@ def compare_all(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Comparis
     Raises:
         ValueError: A value is NaN or infinite.
     """
-    differences = [_differences(pair) for pair in pairs]
-    able = [d for d in differences if d.size >= MIN_PAIRS]
+    each = [differences(pair.arm, pair.other) for pair in pairs]
+    able = [d for d in each if d.size >= MIN_PAIRS]
     corrected = iter(holm([p_of_t(d) for d in able]))
     return [
         _comparison(d, pair.paper, p_table=next(corrected), family=len(able), level=level)
         if d.size >= MIN_PAIRS
         else _too_few(d, pair.paper)
-        for d, pair in zip(differences, pairs, strict=True)
+        for d, pair in zip(each, pairs, strict=True)
     ]
 
 
@@ -131,9 +131,13 @@ def judge(difference: float, *, is_shown: bool, paper: float | None = None) -> V
     return "reproduced" if (difference > 0) == (paper > 0) else "contradicted"
 
 
-def _differences(pair: Pair) -> NDArray[np.float64]:
-    seeds = [seed for seed in pair.arm if seed in pair.other]
-    return np.array([_finite(pair.arm[seed]) - _finite(pair.other[seed]) for seed in seeds])
+def differences(arm: Mapping[int, float], other: Mapping[int, float]) -> NDArray[np.float64]:
+    """`arm` - `other`, of the seeds that both have.
+
+    Raises:
+        ValueError: A value is NaN or infinite.
+    """
+    return np.array([_finite(arm[seed]) - _finite(other[seed]) for seed in arm if seed in other])
 
 
 def _too_few(differences: NDArray[np.float64], paper: float | None) -> Comparison:

@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,10 @@ from .views import scaled_size
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ONLY_OF_SPECS = ("profile.activations", "profile.kernels", "profile.depth")
 MAX_MATCHED = 100  # arms; each is costed dozens of times whenever its study is read
+# What a scale may change: anything that leaves the arms, and what they are called, as they are.
+SCALED = ("data", "task", "train", "space", "seeds")
+SCALE_PATTERN = r"[A-Za-z0-9_-]{1,32}"  # no dots, since it stands in dotted keys
+FULL = "full"  # the study as it is, beside its scales
 RIVAL_MULTIPLE = 32  # pixels: ResNets reduce so much and are enlarged again to a quarter
 
 
@@ -109,6 +114,12 @@ class Study(Strict):
         description="A closed-form cost, in which a copy of each arm is to meet the reference.",
     )
     paper: Paper | None = Field(default=None, description="Table to set beside the results.")
+    scales: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="Name -> what is changed of data, task, train, space.base and seeds, for "
+        "smaller studies of the same arms, cheapest first. `hrnet-search fidelity` trains them, "
+        "and this study, and tells how well each predicts it; `run` takes no notice of them.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -150,7 +161,26 @@ class Study(Strict):
             raise InputError(rule, key="reference", value=self.reference, nearest=near)
         self._check_match(arms)
         self._check_adaptive()
+        for name in self.scales:
+            self._check_scale(name)
         return self
+
+    def _check_scale(self, name: str) -> None:
+        """Whether a scale makes a valid study of the same arms, measured alike."""
+        key = f"scales.{name}"
+        if not re.fullmatch(SCALE_PATTERN, name) or name == FULL:
+            rule = f"must be at most 32 letters, digits, '_' or '-', and not {FULL!r}"
+            raise InputError(rule, key="scales", value=name)
+        if not re.fullmatch(NAME_PATTERN, made := f"{self.name}-{name}"):
+            raise InputError(f"makes a name of more than 64 letters, {made}", key=key)
+        _check_changes(self.scales[name], key)
+        scaled = self.at_scale(name)
+        if scaled.accuracy != self.accuracy:
+            rule = f"measures {scaled.accuracy} where the study measures {self.accuracy}"
+            raise InputError(rule, key=f"{key}.task")
+        if scaled.arms() != self.arms():
+            rule = "changes which networks are distinct or within space.limits; all scales need "
+            raise InputError(f"{rule}the same arms", key=key)
 
     def _check_search(self) -> None:
         """What a sampler needs, and that some network of the space can be trained."""
@@ -174,7 +204,7 @@ class Study(Strict):
             raise first
 
     def _check_grid_settings(self) -> None:
-        for key in ("adaptive", "rivals", "reference", "match", "paper"):
+        for key in ("adaptive", "rivals", "reference", "match", "paper", "scales"):
             if getattr(self, key):
                 rule = f"is for studies of a grid; a search by {self.search.sampler} has no arms"
                 raise InputError(rule, key=key, value=str(getattr(self, key)))
@@ -189,6 +219,24 @@ class Study(Strict):
                 if json.dumps(value) not in map(json.dumps, values):
                     shown = ", ".join(map(str, values[:10]))
                     raise InputError(f"must be one of {shown}", key=key, value=value)
+
+    def at_scale(self, name: str) -> "Study":
+        """The study `<name>-<scale>` that a scale makes of this one.
+
+        Raises:
+            InputError: It is not valid; the key begins with `scales.<name>`.
+        """
+        raw = self.model_dump(mode="json", exclude_unset=True, exclude={"scales"})
+        raw = _merged(raw, self.scales[name])
+        raw |= {"name": f"{self.name}-{name}", "title": f"{self.title or self.name}: scale {name}"}
+        try:
+            return validate(Study, raw)
+        except InputError as error:
+            raise error.within(key=f"scales.{name}") from None
+
+    def at_scales(self) -> dict[str, "Study"]:
+        """Scale -> its study; the last is this one, `FULL`, which the others are to predict."""
+        return {name: self.at_scale(name) for name in self.scales} | {FULL: self}
 
     def _check_task(self) -> None:
         """What the task's settings ask of the data."""
@@ -580,6 +628,28 @@ class Study(Strict):
         return self.reference or self.arm(self._feasible[-1])
 
 
+def _check_changes(changes: Mapping[str, Any], key: str) -> None:
+    """Whether a scale changes something, and only what it may."""
+    if not changes:
+        raise InputError("changes nothing", key=key)
+    for section, values in changes.items():
+        check_name(f"{key}.{section}", section, SCALED)
+        if section != "seeds" and not isinstance(values, dict):
+            raise InputError("must be a mapping", key=f"{key}.{section}", value=values)
+    for part in changes.get("space", {}):
+        check_name(f"{key}.space.{part}", part, ("base",))
+
+
+def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `below`, replaced by those of `above` key by key, however deep."""
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        both = isinstance(inner, dict) and isinstance(value, dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
 def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     """The study of a YAML file.
 
@@ -606,10 +676,9 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             raise InputError(
                 error.rule, file=path, key="space", value=raw["space"], nearest=error.nearest
             ) from None
-    for section, key in PATHS:
-        values = raw.get(section)
-        if isinstance(values, dict) and isinstance(values.get(key), str) and values[key]:
-            values[key] = os.path.abspath(path.parent / expand_user(values[key]))
+    scales = at(raw, "scales", default={})
+    for part in (raw, *(scales.values() if isinstance(scales, dict) else ())):
+        _resolve_paths(part, path.parent)
     for override in overrides:
         if not override.startswith("space="):
             apply_override(raw, override)
@@ -628,6 +697,14 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
                 error.rule, key=key, value=error.value, file=space_file, nearest=error.nearest
             ) from None
         raise
+
+
+def _resolve_paths(raw: Any, folder: Path) -> None:
+    """Make the paths of a study, or of a scale, absolute that are relative to the file's folder."""
+    for section, key in PATHS:
+        values = at(raw, section)
+        if isinstance(values, dict) and isinstance(values.get(key), str) and values[key]:
+            values[key] = os.path.abspath(folder / expand_user(values[key]))
 
 
 def load_space(path: Path, overrides: Sequence[str] = ()) -> Space:

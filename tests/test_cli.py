@@ -19,7 +19,7 @@ from hrnet_search.study import dump_study, load_study
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "studies" / "smoke.yaml"
-BY_EXAMPLE = ("plan", "status", "list", "curves", "replay", "doctor")
+BY_EXAMPLE = ("fidelity", "plan", "report", "status", "list", "curves", "replay", "doctor")
 CAMVID = ROOT / "studies" / "camvid_fusion_ablation.yaml"
 
 
@@ -96,6 +96,11 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) ->
         (["run", SMOKE, "--set", "train.stepz=3"], ["train.stepz", "unknown key", "'steps'"]),
         (["run", SMOKE, "--set", "train.steps=many"], ["train.steps", "'many'", "whole number"]),
         (["run", CAMVID, "--set", "data.root=/no/where"], ["data.root", "'/no/where'", "folder"]),
+        (["fidelity", SMOKE], [str(SMOKE), "scales", "is missing"]),
+        (
+            ["fidelity", SMOKE, "--set", "scales.a.train.stepz=3"],
+            ["scales.a.train.stepz", "'steps'"],
+        ),
         (["validate", "studies"], ["studies", "cannot be read"]),
         (["report", "smoek"], ["'smoek'", "has not been run"]),
         (["export", "nothing"], ["'nothing'", "has not been run"]),

@@ -21,8 +21,8 @@ LAYERS = (
     ),
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
-        *("matching", "result", "record", "stats", "comparisons", "progress", "strategy"),
-        *("pareto", "status"),
+        *("matching", "result", "record", "stats", "ranks", "comparisons", "progress"),
+        *("strategy", "pareto", "status"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
@@ -75,11 +75,11 @@ HOMES = {
     "pydantic": ("space", "settings", "reading", "strategy", "study"),
     "yaml": ("reading", "study", "search.ledger"),
     "rich": ("search", "cli", "progress"),
-    "scipy": ("stats", "tasks"),
+    "scipy": ("stats", "ranks", "tasks"),
     "PIL": ("views", "keypoints", "objects", "drawing", "tasks", "predict", "export"),
     "safetensors": ("weights", "search.trial", "export"),
     "platformdirs": ("tasks.cache",),
-    "numpy": ("stats", "pareto", "tasks", "search", "report", "export"),
+    "numpy": ("stats", "ranks", "pareto", "tasks", "search", "report", "export"),
 }
 TEMPLATES_MAY_IMPORT = {"torch", "PIL", "safetensors", "network"}
 

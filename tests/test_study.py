@@ -1019,3 +1019,101 @@ def test_equal_networks_are_equal_for_the_head_of_the_task(tmp_path: Path) -> No
     vary = {"output_bias": {"choices": [True]}, "align_corners": {"choices": [False, True]}}
     study = load_study(written(tmp_path, changed(POSE, "space.vary", vary)))
     assert study.arms() == [{"output_bias": True, "align_corners": False}]
+
+
+# --- scales ------------------------------------------------------------------------------------
+
+SCALED = {
+    **POSE,
+    "scales": {
+        "short": {"train": {"steps": 5}},
+        "small": {"data": {"input_size": [32, 32]}, "space": {"base": {"num_blocks": 1}}},
+    },
+}
+
+
+def test_scales_make_studies_of_their_own(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, SCALED), ["train.batch_size=4", "scales.short.seeds=1"])
+    found = study.at_scales()
+    assert [(name, one.name) for name, one in found.items()] == [
+        ("short", "pose-short"), ("small", "pose-small"), ("full", "pose"),
+    ]  # fmt: skip
+    short, small, full = found.values()
+    assert full is study
+    assert [one.train.batch_size for one in found.values()] == [4, 4, 4]
+    assert [one.train.steps for one in found.values()] == [5, 10, 10]
+    assert [one.seeds for one in found.values()] == [1, 3, 3]
+    assert (short.input_size, small.input_size) == ((64, 48), (32, 32))
+    assert small.space.base == study.space.base | {"num_blocks": 1}
+    assert (short.scales, small.scales) == ({}, {})
+
+
+def test_a_scale_says_what_the_whole_file_would_say(tmp_path: Path) -> None:
+    """A default that follows from what the scale changes is that of the scale."""
+    steps = {"train": {"epochs": 2, "steps": None}}
+    study = load_study(written(tmp_path, {**SCALED, "scales": {"short": steps}}))
+    whole = changed(changed(POSE, "train.epochs", 2), "train.steps", GONE)
+    whole |= {"name": "pose-short", "title": "pose: scale short"}
+    assert study.at_scale("short") == load_study(written(tmp_path, whole, "whole.yaml"))
+
+
+def test_a_study_with_scales_loads_as_it_was_dumped(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, SCALED))
+    again = load_study(written(tmp_path, dump_study(study), "again.yaml"))
+    assert again == study
+    assert again.at_scales() == study.at_scales()
+
+
+def test_paths_of_scales_are_relative_to_the_file(tmp_path: Path) -> None:
+    content = {**SEGMENTATION, "scales": {"few": {"data": {"root": "few"}}}}
+    file = written(tmp_path, content, "studies/s.yaml")
+    assert load_study(file).at_scale("few").data.root == str(tmp_path / "studies" / "few")
+    given = load_study(file, ["scales.few.data.root=few"]).at_scale("few")
+    assert given.data.root == str(Path("few").absolute())
+
+
+@pytest.mark.parametrize(
+    ("scales", "parts"),
+    [
+        ({"short": {}}, ["scales.short", "changes nothing"]),
+        ({"short": {"trian": {"steps": 5}}}, ["scales.short.trian", "'train'"]),
+        ({"short": {"name": "other"}}, ["scales.short.name", "must be one of data, task"]),
+        ({"short": {"reference": "x"}}, ["scales.short.reference", "must be one of data, task"]),
+        ({"short": {"train": 5}}, ["scales.short.train", "must be a mapping"]),
+        ({"short": {"train": {"stepz": 5}}}, ["scales.short.train.stepz", "'steps'"]),
+        ({"short": {"train": {"steps": 0}}}, ["scales.short.train.steps", "0"]),
+        ({"short": {"seeds": "two"}}, ["scales.short.seeds", "'two'"]),
+        ({"short": {"space": {"vary": {}}}}, ["scales.short.space.vary", "must be one of base"]),
+        (
+            {"short": {"space": {"base": {"widht": 4}}}},
+            ["scales.short.space.base.widht", "'width'"],
+        ),
+        ({"short": {"data": {"input_size": [8, 8]}}}, ["scales.short.data.input_size.0", "8"]),
+        ({"full": {"seeds": 1}}, ["scales", "'full'"]),
+        ({"a.b": {"seeds": 1}}, ["scales", "'a.b'"]),
+        ({"short": {"task": {"metric": "nme"}}}, ["scales.short.task.metric", "'nme'"]),
+    ],
+)
+def test_wrong_scales_are_refused(tmp_path: Path, scales: object, parts: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        load_study(written(tmp_path, {**POSE, "scales": scales}))
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_scales_that_a_limit_reaches_differently_are_refused(tmp_path: Path) -> None:
+    content = changed(SCALED, "space.vary", {"width": {"choices": [4, 8]}})
+    macs = [
+        load_study(written(tmp_path, content)).costs({"width": w})["profile.macs"] for w in (4, 8)
+    ]
+    content = changed(content, "space.limits", {"profile.macs": sum(macs) / 2})
+    with pytest.raises(InputError, match=r"scales\.small: .* the same arms"):
+        load_study(written(tmp_path, content))
+
+
+def test_scales_whose_name_is_too_long_and_those_of_searches_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"scales\.short: makes a name of more than 64"):
+        load_study(written(tmp_path, {**SCALED, "name": "x" * 60}))
+    search = {"sampler": "random", "networks": 2}
+    with pytest.raises(InputError, match=r"scales: .* a search by random has no arms"):
+        load_study(written(tmp_path, {**SCALED, "search": search}))

@@ -1,7 +1,11 @@
-"""Puts the report together and writes it: the page, its tables, and what a replay needs."""
+"""Puts the report together and writes it: the page, its tables, and what a replay needs.
+
+Of a study with scales that were run, `fidelity.html`, `fidelity.md` and `fidelity.csv` beside it.
+"""
 
 import functools
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,12 @@ from plotly.offline import get_plotlyjs
 
 from ..comparisons import looks
 from ..files import read_json, write_atomic, write_json
+from ..ranks import DRAWS
+from ..reading import PATHS, at
 from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
-from . import figures, knobs, search, summary, tables
+from . import fidelity, figures, knobs, search, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
 
 PLOTLY_FILE = "plotly.min.js"  # beside the reports that share it
@@ -49,6 +55,63 @@ def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
     # Plotly's code holds no "</script", so it can stand in the page as it is.
     write(read, out, "" if shared else get_plotlyjs())
     return out / "index.html"
+
+
+def write_fidelity(runs: Mapping[str, Path], out: Path, *, command: str) -> Path:
+    """Write how well the scales of a study predict it, and return the page.
+
+    Args:
+        runs: Scale -> its folder, as of `write_report`; the last is what the others predict.
+        out: Folder for `fidelity.html`, `fidelity.md` and `fidelity.csv`.
+        command: The command line that repeats this.
+
+    Raises:
+        InputError: A study is missing or not valid.
+    """
+    scales = fidelity.compare_scales({name: read_run(run) for name, run in runs.items()})
+    write_atomic(out / "fidelity.csv", _csv(fidelity.scales_data(scales)))
+    content = _content(scales[-1].run, out) | _fidelity_content(scales, runs, out)
+    content |= {"command": command, "given_command": True, "winner": None}
+    write_atomic(out / "fidelity.md", _fidelity_markdown(content))
+    write_atomic(out / "fidelity.html", _page("fidelity.html.j2", get_plotlyjs(), content))
+    return out / "fidelity.html"
+
+
+def _fidelity_content(
+    scales: list[fidelity.Scale], runs: Mapping[str, Path], out: Path
+) -> dict[str, Any]:
+    full = scales[-1].run
+    pages = {name: f"../{run.name}/index.html" for name, run in runs.items()}
+    return {
+        "title": f"How far smaller runs predict it: {full.study.title or full.study.name}",
+        "summary": fidelity.summary(scales),
+        "progress": fidelity.progress(scales),
+        "strays": sum(scale.run.strays for scale in scales),
+        "full": scales[-1].name,
+        "draws": DRAWS,
+        "arms": full.arms,
+        "named": figures.named_arms(full),
+        "styles": figures.styles(full),
+        "pages": {name: link for name, link in pages.items() if (out / link).exists()},
+        "tables": {
+            "agreement": fidelity.agreement_table(scales),
+            "arms": fidelity.arms_table(scales),
+            "scales": fidelity.scales_table(scales),
+        }
+        | _settings(full),
+        "figures": {
+            "means": _json(fidelity.means_figure(scales)),
+            "places": _json(fidelity.places_figure(scales)),
+        },
+    }
+
+
+def _fidelity_markdown(content: dict[str, Any]) -> str:
+    """The three tables, with the words they need."""
+    parts = [f"# {tables.plain(content['title'])}\n", tables.plain(content["summary"]) + "\n"]
+    for name in ("agreement", "arms", "scales"):
+        parts.append(tables.markdown(content["tables"][name]))
+    return "\n".join(parts)
 
 
 def _write_grid(run: Run, out: Path, plotly: str) -> None:
@@ -245,7 +308,7 @@ def _tables(run: Run) -> dict[str, tables.TextTable]:
 
 def _portable(study: Study) -> Study:
     """The study without the paths that led to its files here."""
-    update: dict[str, Any] = {}
+    update: dict[str, Any] = {"scales": {n: _without_paths(s) for n, s in study.scales.items()}}
     if isinstance(study.data, Files):
         root = Path(study.data.root).name
         update["data"] = study.data.model_copy(update={"root": root})
@@ -253,6 +316,15 @@ def _portable(study: Study) -> Study:
         name = Path(study.train.pretrained).name
         update["train"] = study.train.model_copy(update={"pretrained": name})
     return study.model_copy(update=update)
+
+
+def _without_paths(changes: dict[str, Any]) -> dict[str, Any]:
+    """What a scale changes, likewise."""
+    shown = dict(changes)
+    for section, key in PATHS:
+        if path := at(changes, section, key):
+            shown[section] = {**changes[section], key: Path(path).name}
+    return shown
 
 
 def _environment(run: Run) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import itertools
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def run_study(
         if fresh or not (folder / "study.yaml").exists():
             ready = check(study, console)  # what is refused changes nothing
         if fresh and (kept := set_aside(folder)):
-            console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
+            _say_kept(kept, console)
         with Ledger(folder, study) as ledger:
             shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of a driver that was killed
             for line in ledger.repaired:
@@ -127,6 +127,34 @@ def run_study(
             _make_ready(ledger, ready, jobs, command, file, console)
             ledger.keep_study()
             return _run_trials(ledger, ready, jobs=jobs, address=address, console=console)
+
+
+def make_ready(studies: Iterable[Study], *, out: Path, fresh: bool, console: Console) -> None:
+    """Look at all studies of a series before the first is run, and set old runs aside.
+
+    What is refused here is refused before anything is trained or moved.
+
+    Args:
+        studies: In the order in which `run_study` will be given them.
+        out: Folder for `runs/`.
+        fresh: Start all of them over; the old runs are kept beside the new ones.
+        console: Where progress is shown.
+
+    Raises:
+        InputError: The data of one that was not begun, or a folder, is not as it must be.
+    """
+    folders = {out / "runs" / study.name: study for study in studies}
+    for folder, study in folders.items():
+        require_writable(folder, key="--out")
+        if fresh or not (folder / "study.yaml").exists():
+            check(study, console)
+    for folder in folders if fresh else ():
+        if kept := set_aside(folder):
+            _say_kept(kept, console)
+
+
+def _say_kept(kept: Path, console: Console) -> None:
+    console.print(f"The earlier run is kept in {escape(str(kept))}", highlight=False)
 
 
 def _conclude(ledger: Ledger, console: Console) -> Outcome:

@@ -47,7 +47,7 @@ HARMLESS = (
     *("title", "description", "reference", "paper", "seeds", "data.root", "space.description"),
     *("data.cache_gib", "train.workers", "train.checkpoint_minutes", "train.keep_checkpoints"),
     *("search.networks", "search.budget", "search.trial_limit", "search.max_failures"),
-    "search.failure_budget",
+    *("search.failure_budget", "scales"),
 )
 LOOKS, LOOK_SECONDS = 5, 0.05  # at a lock that is held
 STATES = {

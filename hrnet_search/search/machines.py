@@ -1,6 +1,7 @@
 """The Ray that runs the trials of a study: one of our own here, or a cluster that was started."""
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -55,7 +56,7 @@ def connect(address: str | None, *, cpus: int) -> Iterator[None]:
         InputError: The cluster cannot be joined.
     """
     if address is None:
-        os.environ.update(RAY_ENVIRONMENT | OWN, RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.update(RAY_ENVIRONMENT | OWN, RAY_AUTH_TOKEN=_token())
         _start(cpus)
     else:
         os.environ.update(RAY_ENVIRONMENT, RAY_AUTH_MODE=_auth_mode())
@@ -70,6 +71,12 @@ def connect(address: str | None, *, cpus: int) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before)
         ray.shutdown()
+
+
+@functools.cache
+def _token() -> str:
+    """One for all Rays of this process: what Ray has read first, it keeps (2.60)."""
+    return secrets.token_hex(32)
 
 
 def _start(cpus: int) -> None:
