@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "studies" / "smoke.yaml"
 # Two trials that take longer than Ray needs to notice that a node is dead.
-STEPS = 600
-LAST_MOMENT = 200  # step; the nodes are quicker than one core, and what is left must be long
+STEPS = 300
+LAST_MOMENT = 100  # step; the nodes are quicker than one core, and what is left must be long
 LONG = ["--set", "seeds=1", "--set", f"train.steps={STEPS}", "--set", "train.evaluations=4"]
 SAVED = ["--set", "train.checkpoint_minutes=0"]  # after every step
 
