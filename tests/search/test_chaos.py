@@ -38,10 +38,10 @@ from hrnet_search.files import read_json, read_json_lines
 
 pytestmark = pytest.mark.slow
 
-SEEDS = 5
+SEEDS = 3
 TRIALS = 2 * SEEDS
 ALL_STEPS = 60 * TRIALS
-KILLS = 3  # in a run
+KILLS = 2  # in a run
 GIVEN = [
     *(*STEPS, *SAVED, "--jobs", "2"),
     *("--set", f"seeds={SEEDS}", "--set", "search.max_failures=100"),
