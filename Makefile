@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run smoke test lint format schema clean
+.PHONY: help run smoke test lint format schema verdicts clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -32,6 +32,9 @@ format: $(VENV)/.installed-test  ## put the code into the house style
 
 schema: $(VENV)/.installed  ## write docs/schema/*.json anew
 	$(BIN)/python -m hrnet_search.study docs/schema
+
+verdicts: $(VENV)/.installed  ## put the reports' verdicts into reports/README.md
+	$(BIN)/python -m hrnet_search.report.verdicts reports
 
 clean:  ## remove the environment; runs/ and reports/ stay
 	rm -rf $(VENV)

@@ -103,6 +103,62 @@ def test_fewer_seeds_leave_the_later_trials_out_and_keep_them(tmp_path: Path) ->
         assert ledger.unfinished() == 0
 
 
+ADAPTIVE = ("seeds=2", "adaptive={most: 6, step: 2}")
+
+
+def pretended(job: Job, *, effect: float) -> float:
+    """An AP that differs between the two arms by the effect, and a little by the seed."""
+    return 0.3 + 0.01 * (job.seed % 3) + (effect + 0.001 * job.seed) * (job.arm == "across=true")
+
+
+def run_adaptive(folder: Path, *, effect: float, at_most: int = 100) -> list[tuple[str, int]]:
+    with opened(folder, smoke(*ADAPTIVE)) as ledger:
+        jobs: list[Job] = []
+        while len(jobs) < at_most and (job := ledger.next()):
+            work(ledger, job, ap=pretended(job, effect=effect))
+            ledger.finish(job.trial)
+            jobs.append(job)
+    return [(job.arm, job.seed) for job in jobs]
+
+
+def test_arms_that_are_undecided_get_more_seeds(tmp_path: Path) -> None:
+    """Differences of 0.3 and 0.301 decide at once; of 0, 0.001, 0.002, ... only after six."""
+    arms = ("across=false", "across=true")
+    assert run_adaptive(tmp_path / "clear", effect=0.3) == [(a, s) for s in range(2) for a in arms]
+    everything = [(arm, seed) for seed in range(6) for arm in arms]
+    assert run_adaptive(tmp_path / "small", effect=-0.0025) == everything
+
+
+@pytest.mark.parametrize("at_most", [1, 3, 4, 5, 11])
+def test_a_look_is_the_same_whenever_the_driver_died(tmp_path: Path, at_most: int) -> None:
+    first = run_adaptive(tmp_path / "s", effect=-0.0025, at_most=at_most)
+    rest = run_adaptive(tmp_path / "s", effect=-0.0025)
+    arms = ("across=false", "across=true")
+    assert first + rest == [(arm, seed) for seed in range(6) for arm in arms]
+    with opened(tmp_path / "s", smoke(*ADAPTIVE)) as ledger:
+        assert (ledger.unfinished(), len(ledger.results())) == (0, 12)
+
+
+def test_a_look_waits_for_all_that_run(tmp_path: Path) -> None:
+    with opened(tmp_path / "s", smoke(*ADAPTIVE)) as ledger:
+        jobs = [job for _ in range(4) if (job := ledger.next())]
+        assert ledger.next() is None
+        for job in jobs:
+            assert ledger.next() is None
+            work(ledger, job, ap=pretended(job, effect=0.0))
+            ledger.finish(job.trial)
+        assert ledger.total() == 4
+        assert ledger.next() is not None
+        assert ledger.total() == 8
+
+
+@pytest.mark.parametrize("change", ["seeds=3", "adaptive.most=8", "reference=across=false"])
+def test_what_decides_about_looks_may_not_change(tmp_path: Path, change: str) -> None:
+    run_adaptive(tmp_path / "s", effect=0.3)
+    with pytest.raises(InputError, match=change.partition("=")[0]):
+        Ledger(tmp_path / "s", smoke(*ADAPTIVE, change))
+
+
 def test_a_trial_whose_result_is_deleted_runs_again_under_a_new_number(tmp_path: Path) -> None:
     with opened(tmp_path / "s", smoke()) as ledger:
         run_all(ledger)
