@@ -5,6 +5,7 @@ Colours of text and grid come from the page, which knows whether it is light or 
 
 import html
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,9 @@ from ..arch import ArchSpec
 from ..pareto import front
 from ..result import METRICS, Metric, Result, count, metric
 from ..rivals import Rival
-from ..stats import mean_and_deviation
+from ..stats import Comparison, Verdict, mean_and_deviation
 from .frame import Arm, Run
-from .tables import TIMES, tick
+from .tables import TIMES, comparisons, probability, tick
 
 # Okabe and Ito's palette for all kinds of colour vision, without the black and the yellow that
 # vanish on a dark or a light page; grey in their place.
@@ -28,6 +29,12 @@ MAX_NAMED = 12  # arms in a legend and among the learning curves
 LOG_RATIO = 10  # costs further apart than this are drawn on a logarithmic axis
 HOVER_COSTS = ("profile.params", "profile.macs", "profile.latency")
 NEUTRAL = "#888888"  # readable on both pages
+VERDICT_COLOURS: Mapping[Verdict, str] = {
+    "reproduced": "#009E73",
+    "contradicted": "#D55E00",
+    "shown": "#0072B2",
+    "not shown": NEUTRAL,
+}
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,65 @@ def describe(arch: ArchSpec | Rival) -> list[str]:
 def _each(blocks: tuple[int, ...]) -> str:
     """Residual units of each branch; one number where all have as many."""
     return "/".join(map(str, blocks if len(set(blocks)) > 1 else blocks[:1]))
+
+
+def differences_figure(run: Run) -> go.Figure | None:
+    """Each comparison's difference with its interval, and the paper's; None without intervals."""
+    shown = metric(run.study.accuracy)
+    found = [pair for family in comparisons(run) for pair in family.pairs if pair[2].interval]
+    if not found:
+        return None
+    # Names may repeat, so rows are numbers; Plotly counts them upwards.
+    rows = list(range(len(found), 0, -1))
+    figure = blank_figure(f"Difference ({shown.title})", "")
+    for verdict in dict.fromkeys(one.verdict for _, _, one in found):
+        own = [(y, pair) for y, pair in zip(rows, found, strict=True) if pair[2].verdict == verdict]
+        figure.add_trace(_differences(shown, verdict, own))
+    paper = [(y, one.paper) for y, (_, _, one) in zip(rows, found, strict=True) if one.paper]
+    if paper:
+        figure.add_trace(
+            go.Scatter(
+                x=[value * shown.scale for _, value in paper],
+                y=[y for y, _ in paper],
+                mode="markers",
+                name="the paper",
+                marker={"color": NEUTRAL, "symbol": "diamond-open", "size": 9},
+                hovertemplate="the paper: %{x:+.1f}<extra></extra>",
+            )
+        )
+    names = [escape(f"{arm.name} \N{MINUS SIGN} {other.name}") for arm, other, _ in found]
+    figure.update_layout(height=120 + 34 * len(found))
+    figure.update_yaxes(tickvals=rows, ticktext=names, range=[0.4, len(found) + 0.6])
+    figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    return figure
+
+
+def _differences(
+    shown: Metric, verdict: Verdict, found: list[tuple[int, tuple[Arm, Arm, Comparison]]]
+) -> go.Scatter:
+    """The comparisons of one verdict."""
+    rows = [(y, one.difference or 0.0, one.interval or (0.0, 0.0)) for y, (_, _, one) in found]
+    return go.Scatter(
+        x=[d * shown.scale for _, d, _ in rows],
+        y=[y for y, _, _ in rows],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [(high - d) * shown.scale for _, d, (_, high) in rows],
+            "arrayminus": [(d - low) * shown.scale for _, d, (low, _) in rows],
+            "thickness": 2,
+            "width": 5,
+        },
+        mode="markers",
+        name=verdict,
+        marker={"color": VERDICT_COLOURS[verdict], "size": 10},
+        hovertext=[
+            f"{escape(arm.name)} minus {escape(other.name)}<br>{count(one.n, 'pair')}, "
+            f"p {probability(one.p_table)}"
+            for _, (arm, other, one) in found
+        ],
+        hovertemplate="%{hovertext}<br>%{x:+.1f}<extra>%{fullData.name}</extra>",
+    )
 
 
 def curves_data(run: Run, name: str) -> pd.DataFrame:

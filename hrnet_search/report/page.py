@@ -344,6 +344,7 @@ def _figures(run: Run) -> dict[str, Any]:
     shown = metric(run.study.accuracy)
     name = shown.key.partition(".")[2]
     return {
+        "differences": _json(figures.differences_figure(run)),
         "pareto": _json(figures.pareto_figure(run)),
         "metric": _json(figures.curves_figure(run, name, shown.title, shown.scale)),
         "loss": _json(figures.curves_figure(run, "loss", "Training loss")),

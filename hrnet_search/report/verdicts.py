@@ -1,38 +1,38 @@
-"""All verdicts of a folder of reports in one place: `python -m hrnet_search.report.verdicts reports`.
+"""All verdicts of a folder of reports in one place: `make verdicts`.
 
 It reads what each report has left (`study.yaml`, `comparisons.csv`, `results.csv`), and writes the
 tables into the folder's `README.md`, between two marks.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ..errors import InputError
 from ..files import write_atomic
-from ..result import Metric, metric
+from ..result import METRICS, Metric, metric
 from ..study import Study, load_study
-from .tables import NONE, Column, TextTable, interval, markdown, probability, signed
+from .tables import NONE, Column, TextTable, interval, markdown, plain, probability, signed
 
 BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
 NEEDED = ("study.yaml", "comparisons.csv", "results.csv")
 
 
-def verdicts(reports: Path) -> str:
-    """Comparisons with the paper, then those beyond it, as Markdown.
+def verdicts(folders: Sequence[Path]) -> str:
+    """Comparisons with the paper, then those beyond it, then the reports, as Markdown.
 
     Args:
-        reports: Folder of reports; what is none of a grid is left out.
+        folders: Reports of grids.
     """
     paper: list[list[str]] = []
     beyond: list[list[str]] = []
-    for folder in sorted(p for p in reports.iterdir() if p.is_dir()):
-        if all((folder / name).exists() for name in NEEDED):
-            study = load_study(folder / "study.yaml")
-            for row in pd.read_csv(folder / "comparisons.csv").to_dict("records"):
-                has_paper = pd.notna(row["paper"])
-                (paper if has_paper else beyond).append(_cells(study, folder, row, has_paper))
+    for folder in folders:
+        study = load_study(folder / "study.yaml")
+        for row in pd.read_csv(folder / "comparisons.csv").to_dict("records"):
+            has_paper = pd.notna(row["paper"])
+            (paper if has_paper else beyond).append(_cells(study, folder, row, has_paper))
     columns = [
         *(Column("Study"), Column("Arms"), Column("Difference", "number", "interval")),
         *(Column("p", "number", "of its table"), Column("Pairs", "number"), Column("Verdict")),
@@ -40,7 +40,7 @@ def verdicts(reports: Path) -> str:
     against = TextTable([*columns, Column("Paper", "number")], paper)
     parts = ["### Against the paper\n", markdown(against) if paper else "None yet.\n"]
     parts += ["### Beyond it\n", markdown(TextTable(columns, beyond)) if beyond else "None yet.\n"]
-    return "\n".join([*parts, *_costs(reports)])
+    return "\n".join([*parts, *_reports(folders)])
 
 
 def _cells(study: Study, folder: Path, row: dict, has_paper: bool) -> list[str]:  # type: ignore[type-arg]
@@ -62,24 +62,22 @@ def _difference(shown: Metric, value: float) -> str:
     return NONE if pd.isna(value) else f"{signed(shown, value)} {shown.label}"
 
 
-def _costs(reports: Path) -> list[str]:
+def _reports(folders: Sequence[Path]) -> list[str]:
     """What the studies took, as a table of their own."""
     rows = []
-    for folder in sorted(p for p in reports.iterdir() if p.is_dir()):
-        if all((folder / name).exists() for name in NEEDED):
-            study = load_study(folder / "study.yaml")
-            trials = pd.read_csv(folder / "results.csv")
-            macs = trials["profile.macs"] / 1e9
-            cells = [f"[{folder.name}]({folder.name}/index.html)", study.title, str(len(trials))]
-            cells += [f"{macs.min():.3g} to {macs.max():.3g}"]
-            rows.append([*cells, f"{trials['seconds'].sum() / 3600:.2g}"])
+    for folder in folders:
+        study, trials = load_study(folder / "study.yaml"), pd.read_csv(folder / "results.csv")
+        macs = trials["profile.macs"] * METRICS["profile.macs"].scale
+        cells = [f"[{folder.name}]({folder.name}/index.html)", plain(study.title), str(len(trials))]
+        cells += [f"{macs.min():.3g} to {macs.max():.3g}"]
+        rows.append([*cells, f"{trials['seconds'].sum() / 3600:.2g}"])
     columns = ["Report", "Title", "Trials", "GMACs", "Core hours"]
     lines = [columns, ["---", "---", "---:", "---:", "---:"], *rows]
     return ["### The reports\n", "".join(f"| {' | '.join(line)} |\n" for line in lines)]
 
 
 def update(reports: Path) -> None:
-    """Put the tables into the folder's `README.md`.
+    """Put the verdicts of all reports of a folder into its `README.md`.
 
     Raises:
         InputError: It has no marks for them.
@@ -89,7 +87,13 @@ def update(reports: Path) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise InputError(f"must hold the lines {BEGIN.strip()} and {END.strip()}", file=file)
-    write_atomic(file, f"{before}{BEGIN}{verdicts(reports)}{END}{after}")
+    folders = [one for one in sorted(reports.iterdir()) if is_report(one)]
+    write_atomic(file, f"{before}{BEGIN}{verdicts(folders)}{END}{after}")
+
+
+def is_report(folder: Path) -> bool:
+    """Whether it has what a grid's report leaves."""
+    return all((folder / name).exists() for name in NEEDED)
 
 
 if __name__ == "__main__":

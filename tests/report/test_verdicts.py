@@ -1,0 +1,117 @@
+"""All verdicts of a folder of reports, and those of the reports that are shipped."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_report import AP, PAPER, make_run
+
+from hrnet_search.errors import InputError
+from hrnet_search.report import write_report
+from hrnet_search.report.figures import differences_figure
+from hrnet_search.report.frame import read_run
+from hrnet_search.report.verdicts import BEGIN, END, update, verdicts
+from hrnet_search.study import load_study
+
+SHIPPED = Path(__file__).parents[2] / "reports"
+
+
+def shipped() -> list[Path]:
+    """The reports of the repository, none that was made here."""
+    listed = subprocess.run(
+        ["git", "ls-files", "reports/*/study.yaml"], cwd=SHIPPED.parent,
+        capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+    return [(SHIPPED.parent / line).parent for line in sorted(listed.splitlines())]
+
+
+REPORTS = shipped()
+CLEAR = {"final": [0.31, 0.32, 0.30], "+across": [0.36, 0.37, 0.36], "+within": [0.51, 0.52, 0.5]}
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """Cells of a table under a heading, without its two first lines."""
+    part = text.partition(f"### {heading}\n")[2].partition("###")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_comparisons_with_the_paper_and_beyond_it(tmp_path: Path) -> None:
+    for name, more in (("one", PAPER), ("two", {})):
+        run = make_run(tmp_path / name, name=name, values=CLEAR, **more)
+        write_report(run, tmp_path / "reports" / name, shared=True)
+    text = verdicts([tmp_path / "reports" / name for name in ("one", "two")])
+    against, beyond = rows(text, "Against the paper"), rows(text, "Beyond it")
+    assert [row[:2] for row in against] == [
+        ["one", "final to +across"],
+        ["one", "final to +within"],
+        ["one", "+across to +within"],
+    ]
+    assert [row[0] for row in beyond] == ["two"] * 3
+    # Differences .05 .05 .06: mean .0533, deviation .00577, t(.975, 2) = 4.303 and n = 3.
+    assert against[0][2].replace("\\", "") == "−5.3 AP [−6.8, −3.9]"
+    assert against[0][4:] == ["3", "reproduced", "−1.1"]
+    assert beyond[0][4:] == ["3", "shown"]
+    reports = rows(text, "The reports")
+    assert [row[2] for row in reports] == ["9", "9"]
+    assert reports[0][4] == f"{9 * 12.34 / 3600:.2g}"
+
+
+def test_the_readme_keeps_what_stands_around_them(tmp_path: Path) -> None:
+    write_report(make_run(tmp_path / "run", **PAPER), tmp_path / "reports" / "made_up")
+    readme = tmp_path / "reports" / "README.md"
+    readme.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    update(tmp_path / "reports")
+    update(tmp_path / "reports")
+    text = readme.read_text()
+    assert text == f"before\n{BEGIN}{verdicts([tmp_path / 'reports' / 'made_up'])}{END}after\n"
+    readme.write_text("no marks")
+    with pytest.raises(InputError, match="must hold the lines"):
+        update(tmp_path / "reports")
+    assert readme.read_text() == "no marks"
+
+
+def test_differences_are_drawn_with_intervals_and_the_papers(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path, values=CLEAR, **PAPER))
+    figure = json.loads(differences_figure(run).to_json())
+    ours, paper = figure["data"]
+    assert (ours["name"], paper["name"]) == ("reproduced", "the paper")
+    assert ours["y"] == paper["y"] == [3, 2, 1]
+    assert ours["x"] == pytest.approx([-16 / 3, -20, -44 / 3])
+    assert paper["x"] == pytest.approx([-1.1, -2.6, -1.5])
+    half = 4.302652729911275 * 0.5773502691896258 / 3**0.5
+    for side in ("array", "arrayminus"):
+        assert ours["error_x"][side][0] == pytest.approx(half)
+
+
+def test_without_intervals_nothing_is_drawn(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path, values={arm: values[:1] for arm, values in AP.items()}))
+    assert differences_figure(run) is None
+
+
+# --- the shipped reports -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not REPORTS, reason="no git, or not of the repository")
+def test_the_readme_has_the_verdicts_of_the_shipped_reports() -> None:
+    text = (SHIPPED / "README.md").read_text()
+    assert text.partition(BEGIN)[2].partition(END)[0] == verdicts(REPORTS)
+
+
+@pytest.mark.parametrize("folder", REPORTS, ids=lambda folder: folder.name)
+def test_a_shipped_report_is_whole_and_can_be_replayed(folder: Path) -> None:
+    study = load_study(folder / "study.yaml")
+    trials = pd.read_csv(folder / "results.csv")
+    assert study.name == folder.name
+    planned = {(study.arm(p), study.network(p).key) for p in study.arms()}
+    assert set(zip(trials["arm"], trials["key"], strict=True)) == planned
+    assert set(trials["state"]) == {"complete"}
+    counts = trials.groupby("arm")["seed"].nunique()
+    assert study.seeds <= counts.min() <= counts.max() <= study.most_seeds
+    for name in ("index.html", "table.md", "table.csv", "comparisons.csv", "environment.json"):
+        assert (folder / name).exists(), name
+    page = (folder / "index.html").read_text()
+    assert len(page) < 1_000_000
+    assert "../plotly.min.js" in page
