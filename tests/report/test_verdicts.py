@@ -12,6 +12,7 @@ from hrnet_search.errors import InputError
 from hrnet_search.report import write_report
 from hrnet_search.report.figures import differences_figure
 from hrnet_search.report.frame import read_run
+from hrnet_search.report.tables import MINUS
 from hrnet_search.report.verdicts import BEGIN, END, update, verdicts
 from hrnet_search.study import load_study
 
@@ -51,8 +52,8 @@ def test_comparisons_with_the_paper_and_beyond_it(tmp_path: Path) -> None:
     ]
     assert [row[0] for row in beyond] == ["two"] * 3
     # Differences .05 .05 .06: mean .0533, deviation .00577, t(.975, 2) = 4.303 and n = 3.
-    assert against[0][2].replace("\\", "") == "−5.3 AP [−6.8, −3.9]"
-    assert against[0][4:] == ["3", "reproduced", "−1.1"]
+    assert against[0][2].replace("\\", "").replace(MINUS, "-") == "-5.3 AP [-6.8, -3.9]"
+    assert against[0][4:] == ["3", "reproduced", f"{MINUS}1.1"]
     assert beyond[0][4:] == ["3", "shown"]
     reports = rows(text, "The reports")
     assert [row[2] for row in reports] == ["9", "9"]
