@@ -475,7 +475,7 @@ def _finish(run: Path, out: Path) -> int:
     The report shows the winner, so that comes first, but is written without one as well.
     """
     from .files import read_json_lines
-    from .report import write_report
+    from .report import headline, write_report
     from .report.frame import read_run
     from .report.summary import learnt_nothing
 
@@ -483,6 +483,8 @@ def _finish(run: Path, out: Path) -> int:
     failed = [result for result in results if result["state"] == "failed"]
     winner, trouble = _exported(run, out) if len(failed) < len(results) else (None, "")
     print(f"Report: {write_report(run, out)}")
+    if results:
+        print(headline(run))
     if winner is not None:
         title = (
             "Nothing was learnt; a network to try" if learnt_nothing(read_run(run)) else "Winner"

@@ -201,22 +201,36 @@ def test_the_report_is_written_even_if_the_export_fails(
 
     monkeypatch.setattr(export, "export_winner", export_winner)
     monkeypatch.setattr(report, "write_report", write_report)
+    monkeypatch.setattr(report, "headline", lambda run: "The best is that.")
     (tmp_path / "results.jsonl").write_text('{"state": "complete"}\n')
     assert cli._finish(tmp_path, tmp_path / "out") == 1
     assert done == ["export", "report"]  # which links to the winner
     out, err = capsys.readouterr()
-    assert out == f"Report: {tmp_path / 'out' / 'index.html'}\n"
+    assert out == f"Report: {tmp_path / 'out' / 'index.html'}\nThe best is that.\n"
     assert err == f"not exported: {' '.join(str(error).split())}\n"
 
 
 @pytest.mark.parametrize(
-    ("ap", "title"), [(0.0, "Nothing was learnt; a network to try"), (0.001, "Winner")]
+    ("ap", "headline", "title"),
+    [
+        (
+            0.0,
+            "Nothing was learnt: AP is 0 in every complete trial, so no network is the best.",
+            "Nothing was learnt; a network to try",
+        ),
+        (
+            0.001,
+            "The best mean AP is 0.1 over 1 seed, by across=false; no other arm has results.",
+            "Winner",
+        ),
+    ],
 )
 def test_no_winner_is_named_where_nothing_was_learnt(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     ap: float,
+    headline: str,
     title: str,
 ) -> None:
     monkeypatch.setattr(export, "export_winner", lambda run, out: out / "winner")
@@ -233,7 +247,8 @@ def test_no_winner_is_named_where_nothing_was_learnt(
     assert cli._finish(tmp_path, tmp_path) == 0
     example = f"{sys.executable} {tmp_path / 'winner' / 'example.py'} draws a prediction"
     said = f"{title}: {tmp_path / 'winner'}  ({example})"
-    assert capsys.readouterr() == (f"Report: {tmp_path / 'index.html'}\n{said}\n", "")
+    lines = f"Report: {tmp_path / 'index.html'}\n{headline}\n{said}\n"
+    assert capsys.readouterr() == (lines, "")
 
 
 # --- profile and tables --------------------------------------------------------------------------

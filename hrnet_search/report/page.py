@@ -114,6 +114,20 @@ def _fidelity_markdown(content: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def headline(run: Path) -> str:
+    """What a run has found, in one sentence of its report.
+
+    Raises:
+        InputError: The study is missing or not valid.
+    """
+    read = read_run(run)
+    if summary.learnt_nothing(read):
+        return summary.nothing_words(read)
+    if read.study.search.is_grid:
+        return summary.best(read)
+    return search.best(read, search.networks_data(read))
+
+
 def _write_grid(run: Run, out: Path, plotly: str) -> None:
     write_atomic(out / "table.md", _markdown(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))

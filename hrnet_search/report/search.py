@@ -386,7 +386,7 @@ def _growth(
 def summary(run: Run, data: pd.DataFrame) -> str:
     """Who proposed what, what became of it, the best network, and where the front lies."""
     done = [_what(run), _proposals(run), _how_often(run, data), _failures(run), _stopped(run)]
-    found = [_best(run, data), _front(run, data)]
+    found = [best(run, data), _front(run, data)]
     if learnt_nothing(run):
         found = [nothing_words(run)]
     paragraphs = ([*done, where(run)], found)
@@ -439,7 +439,8 @@ def _stopped(run: Run) -> str:
     return f"The search was {state}{why}."
 
 
-def _best(run: Run, data: pd.DataFrame) -> str:
+def best(run: Run, data: pd.DataFrame) -> str:
+    """The network with the best mean, and how far that can be trusted."""
     shown = metric(run.study.accuracy)
     compared = data[data["compared"]]
     if compared.empty:

@@ -119,7 +119,7 @@ def _outcome(run: Run) -> list[str]:
     """The best arm and what became of the paper's order, if there is anything to compare."""
     if learnt_nothing(run):
         return [nothing_words(run)]
-    return [_best(run), _order(run), _differences(run)]
+    return [best(run), _order(run), _differences(run)]
 
 
 def nothing_words(run: Run) -> str:
@@ -128,7 +128,8 @@ def nothing_words(run: Run) -> str:
     return f"Nothing was learnt: {every}, so no network is the best."
 
 
-def _best(run: Run) -> str:
+def best(run: Run) -> str:
+    """The arm with the best mean, and what is known of its lead."""
     ranked = _ranked(run)
     shown = metric(run.study.accuracy)
     if not ranked:
