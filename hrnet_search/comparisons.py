@@ -4,8 +4,8 @@ Adaptive seeds are a group-sequential test. The comparisons are looked at when a
 `seeds` seeds, and again after every further `adaptive.step`, up to `adaptive.most`. Each look is a
 table of its own at the level 0.05 / looks (Bonferroni, over looks that are fixed beforehand), so
 looking often does not raise the chance of a false verdict in the end above 0.05. An arm is trained
-with more seeds as long as its comparison is undecided, and the reference with it; what a look has
-decided keeps its seeds, and so its verdict.
+with more seeds as long as one of its comparisons is undecided, and the reference with it; once a
+look has decided them all it keeps its seeds, and so its verdicts.
 """
 
 import itertools
