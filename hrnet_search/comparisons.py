@@ -126,10 +126,16 @@ def _of_seeds(values: Values, wanted: Mapping[str, int]) -> Values:
 
 
 def _undecided(study: Study, values: Values) -> list[str]:
-    """Arms whose comparison with the reference does not show anything yet."""
+    """Arms whose comparison with the reference does not show anything yet.
+
+    But for those that more seeds would not help: where all trials of a side have failed.
+    """
+    if not values.get(study.reference_arm):
+        return []
     found = [
         (family.pairs[place][0], one.verdict)
         for family in families(study)
         for place, one in enumerate(compared(study, family, values, paper={}))
     ]
-    return [name for name, verdict in found if verdict in ("not shown", "too few seeds")]
+    open_ones = [name for name, verdict in found if verdict in ("not shown", "too few seeds")]
+    return [name for name in open_ones if values.get(name)]
