@@ -239,6 +239,8 @@ def _size_of(study: "Study") -> str:
         networks = f"{search.networks} of up to {study.space.size} networks"
         return f"{networks} by {search.sampler} x {seeds}"
     text = f"{count(len(study.arms()), 'arm')} x {seeds}"
+    if study.adaptive is not None:
+        text += f", undecided ones up to {study.most_seeds}"
     if left_out := study.left_out():
         text += f"; {left_out} networks above the limits are left out"
     for name, miss in study.unmatched.items():

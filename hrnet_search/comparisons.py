@@ -4,8 +4,8 @@ Adaptive seeds are a group-sequential test. The comparisons are looked at when a
 `seeds` seeds, and again after every further `adaptive.step`, up to `adaptive.most`. Each look is a
 table of its own at the level 0.05 / looks (Bonferroni, over looks that are fixed beforehand), so
 looking often does not raise the chance of a false verdict in the end above 0.05. An arm is trained
-with more seeds as long as its comparison is undecided, and the reference with it; what a look has
-decided keeps its seeds, and so its verdict.
+with more seeds as long as one of its comparisons is undecided, and the reference with it; once a
+look has decided them all it keeps its seeds, and so its verdicts.
 """
 
 import itertools
@@ -126,10 +126,16 @@ def _of_seeds(values: Values, wanted: Mapping[str, int]) -> Values:
 
 
 def _undecided(study: Study, values: Values) -> list[str]:
-    """Arms whose comparison with the reference does not show anything yet."""
+    """Arms whose comparison with the reference does not show anything yet.
+
+    But for those that more seeds would not help: where all trials of a side have failed.
+    """
+    if not values.get(study.reference_arm):
+        return []
     found = [
         (family.pairs[place][0], one.verdict)
         for family in families(study)
         for place, one in enumerate(compared(study, family, values, paper={}))
     ]
-    return [name for name, verdict in found if verdict in ("not shown", "too few seeds")]
+    open_ones = [name for name, verdict in found if verdict in ("not shown", "too few seeds")]
+    return [name for name in open_ones if values.get(name)]

@@ -43,8 +43,9 @@ def matched(
         cost: Network -> its cost, which grows with its widths.
 
     Returns:
-        The network, and how far its cost is off, as a share of the target. Where nothing within
-        `MATCH_TOLERANCE` was found it is the nearest of those that were tried.
+        The network, which stays as it is within `MATCH_TOLERANCE` of the target, and how far its
+        cost is off, as a share of the target. Where nothing so near was found it is the nearest of
+        those that were tried.
     """
     step = BOTTLENECK_EXPANSION if spec.unit == "bottleneck" else 1
     groups = _groups(spec)
@@ -59,6 +60,9 @@ def matched(
     def even(factor: float) -> Widths:
         return tuple(_rounded(factor * width, step) for _, width in groups)
 
+    own = tuple(width for _, width in groups)
+    if miss(own) <= MATCH_TOLERANCE:
+        return spec, miss(own)
     low, high = _crossing(lambda factor: costs(even(factor)) - target)
     best = min((even(low), even(high)), key=miss)
     for widths in _nearest_first([high * width for _, width in groups], step):

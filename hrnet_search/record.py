@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import InputError
 from .files import read_user_json
+from .matching import MATCH_KNOB
 from .result import CAUSES, METRICS, Result, read_results
 from .rivals import RIVAL_KNOB
 from .settings import Files
@@ -181,16 +182,16 @@ def _params(row: dict[str, str], study: Study) -> dict[str, Value]:
     """
     if row["arm"] in study.rivals:
         return {RIVAL_KNOB: row["arm"]}
-    return {
-        name: _value(row[f"params.{name}"], knob.values())
-        for name, knob in study.space.vary.items()
-    }
+    knobs = {name: knob.values() for name, knob in study.space.vary.items()}
+    if study.match and row[f"params.{MATCH_KNOB}"]:  # empty where it is no copy
+        knobs[MATCH_KNOB] = list(study.match)
+    return {name: _value(row[f"params.{name}"], values) for name, values in knobs.items()}
 
 
 def _value(text: str, values: Sequence[Value]) -> Value:
     """The value that pandas wrote as this text: of a column with gaps, whole numbers as 4.0."""
     for value in values:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if text in (str(value), str(float(value)) if is_number else ""):  # type: ignore[arg-type]
+        if text == str(value) or (is_number and text == str(float(value))):  # type: ignore[arg-type]
             return value
     raise ValueError(text)

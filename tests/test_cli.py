@@ -65,6 +65,14 @@ def test_validate_says_what_each_file_is(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_validate_says_how_many_seeds_undecided_arms_may_get(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, out, _ = said(capsys, "validate", SMOKE, "--set", "adaptive={most: 6, step: 2}")
+    assert status == 0
+    assert out == f"{SMOKE}: ok, study of pose, 2 arms x 2 seeds, undecided ones up to 6\n"
+
+
 def test_validate_loads_nothing_heavy() -> None:
     script = (
         "import sys; from hrnet_search.cli import main; status = main(sys.argv[1:]);"

@@ -139,6 +139,17 @@ def test_a_trial_that_failed_has_ended(tmp_path):
     assert seeds_wanted(study, values, done) == dict.fromkeys(FUSION, 10)  # one pair tells nothing
 
 
+@pytest.mark.parametrize("failed", [["final"], ["+within"], ["final", "+across"]])
+def test_what_has_failed_with_every_seed_gets_no_more(tmp_path, failed):
+    """Nor do the others, if it is the reference."""
+    study = make(tmp_path, adaptive={"most": 10})
+    values = {name: {} if name in failed else by_seed([0.4, 0.5, 0.3, 0.5, 0.4]) for name in FUSION}
+    values["+within"] = values["+within"] and by_seed([0.5, 0.4, 0.4, 0.3, 0.5])
+    wanted = seeds_wanted(study, values, lambda arm, seed: seed < 5)
+    expected = {"final": 5, "+across": 10, "+within": 10} if failed == ["final"] else {}
+    assert wanted == dict.fromkeys(FUSION, 5) | expected
+
+
 def test_all_decided(tmp_path):
     study = make(tmp_path, adaptive={"most": 10})
     values = dict(zip(FUSION, map(by_seed, (CLEAR, CLEAR, REFERENCE)), strict=True))

@@ -66,6 +66,13 @@ def test_made_up_costs_that_are_worked_out_by_hand(
     assert miss == 0
 
 
+def test_what_is_near_enough_stays_as_it_is() -> None:
+    # 4 x 100 + 8 = 408 is off by 2 of 410, which (4, 10) would meet exactly.
+    found, miss = matched(two_branches(4, 8), 410, linear(100, 1))
+    assert widths(found) == [(4, 8)]
+    assert miss == pytest.approx(2 / 410)
+
+
 def test_a_cost_that_cannot_be_met_is_said_to_be_off() -> None:
     # Steps of 1000: the nearest to 12,480 is 12,000, off by 480.
     found, miss = matched(two_branches(4, 8), 12_480, linear(1000, 1000))

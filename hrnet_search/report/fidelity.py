@@ -97,13 +97,14 @@ def _best(run: Run) -> str | None:
 
 
 def _macs(run: Run) -> float | None:
-    """Steps x images x multiply-adds x 3, over all arms and seeds."""
-    found = [next(iter(arm.values("profile.macs").values()), None) for arm in run.arms]
-    each = [macs for macs in found if macs is not None]
+    """Steps x images x multiply-adds x 3, over all arms and the seeds that each has."""
+    found = {arm.name: next(iter(arm.values("profile.macs").values()), None) for arm in run.arms}
+    seeds = run.seeds_wanted()
+    each = [macs * seeds[name] for name, macs in found.items() if macs is not None]
     steps = run.environment.get("steps")
     if steps is None or len(each) < len(found):
         return None
-    return TRAINING * sum(each) * steps * run.study.train.batch_size * run.study.seeds
+    return TRAINING * sum(each) * steps * run.study.train.batch_size
 
 
 # --- tables ----------------------------------------------------------------------------------

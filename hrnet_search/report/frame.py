@@ -82,13 +82,13 @@ class Run:
         """Trials that are to end; of a network that was ended early those that have."""
         seeds, networks = self.study.seeds, self.study.search.networks
         if networks is None:
-            return sum(self._seeds_wanted().values())
+            return sum(self.seeds_wanted().values())
         early = [arm for arm in self.arms if any(r.state == "pruned" for r in arm.results)]
         begun = sum(len(arm.results) for arm in early) + seeds * (len(self.arms) - len(early))
         to_come = 0 if self.status.get("state") == "finished" else networks - len(self.arms)
         return begun + seeds * max(0, to_come)
 
-    def _seeds_wanted(self) -> dict[str, int]:
+    def seeds_wanted(self) -> dict[str, int]:
         """Of a grid: arm -> number of its seeds, as far as it can be told by now."""
         values = {arm.name: arm.values(self.study.accuracy) for arm in self.arms}
         ended = {(arm.name, result.seed) for arm in self.arms for result in arm.results}
@@ -109,12 +109,18 @@ class Run:
 def read_run(folder: Path) -> Run:
     """The run of a folder; of several records of one arm and seed the last counts.
 
+    Records of seeds that the study had before, and has no more, are left out.
+
     Raises:
         InputError: The study is missing or not valid.
     """
     study = load_study(folder / "study.yaml")
     records = read_results(folder / "results.jsonl")
-    latest = {(records[n].arm, records[n].seed): records[n] for n in sorted(records)}
+    latest = {
+        (records[n].arm, records[n].seed): records[n]
+        for n in sorted(records)
+        if records[n].seed < study.most_seeds
+    }
     own: dict[str, list[Result]] = {}
     for record in latest.values():
         own.setdefault(record.arm, []).append(record)

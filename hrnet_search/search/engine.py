@@ -32,7 +32,7 @@ from ..space import Value
 from ..study import Study
 from .display import Display
 from .job import CHECKPOINT, SCRATCH
-from .ledger import Ledger, set_aside
+from .ledger import Ledger, check_same, set_aside
 from .machines import capacity, check_machines, connect, default_jobs, resources
 from .provenance import changes, checksum, environment
 from .session import Ending, Halted, Session
@@ -141,13 +141,16 @@ def make_ready(studies: Iterable[Study], *, out: Path, fresh: bool, console: Con
         console: Where progress is shown.
 
     Raises:
-        InputError: The data of one that was not begun, or a folder, is not as it must be.
+        InputError: The data of one that was not begun, or a folder, is not as it must be; or a
+            folder holds a different study.
     """
     folders = {out / "runs" / study.name: study for study in studies}
     for folder, study in folders.items():
         require_writable(folder, key="--out")
         if fresh or not (folder / "study.yaml").exists():
             check(study, console)
+        else:
+            check_same(folder / "study.yaml", study)
     for folder in folders if fresh else ():
         if kept := set_aside(folder):
             _say_kept(kept, console)

@@ -113,7 +113,7 @@ class Ledger:
         self._withdrawn: dict[tuple[str, int], list[int]] = {}  # numbers without their result
         self._waiting: deque[Training] = deque()
         try:
-            _check_same(folder / "study.yaml", study)
+            check_same(folder / "study.yaml", study)
             jobs = self._read_jobs()
             self._optuna = self._open_database(folder / "study.db", jobs)
             self._reconcile(jobs)
@@ -658,7 +658,7 @@ def _fits_networks(stored: optuna.Study, jobs: Mapping[int, Job]) -> bool:
     )
 
 
-def _check_same(path: Path, study: Study) -> None:
+def check_same(path: Path, study: Study) -> None:
     """Refuse a study that would not have trained what lies there.
 
     Raises:

@@ -42,8 +42,8 @@ def _grid(study: Study, ended: list[Result]) -> list[str]:
     for params, seed in shown:
         costs = {} if _is_rival(params) else study.costs(params)
         lines.append(f"  {study.arm(params)}, seed {seed}{_costs(study, costs)}")
-    if study.adaptive is not None:
-        most = (study.most_seeds - study.seeds) * len(arms)
+    further = range(study.seeds, study.most_seeds)
+    if most := sum((key, seed) not in done for seed in further for _, key in arms):
         lines.append(f"  (then up to {count(most, 'trial')} for what is undecided)")
     return lines + _more(more, "trial")
 

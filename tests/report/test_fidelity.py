@@ -73,6 +73,16 @@ def test_each_scale_beside_the_full_one(tmp_path):
     )
 
 
+def test_computation_counts_the_seeds_that_undecided_arms_have_got(tmp_path):
+    """Six seeds for an arm that is undecided and for the reference, three for the other one."""
+    values = {"final": [0.1, 0.1, 0.1], "+across": [0.5, 0.3] * 3, "+within": [0.4] * 6}
+    run = make_run(tmp_path, TABLE12, values, adaptive={"most": 6, "step": 3})
+    (tmp_path / "environment.json").write_text(json.dumps({"steps": 20}))
+    (scale,) = compare_scales({"full": read_run(run)})
+    # 3 passes x multiply-adds of each arm times its seeds, x 4 images x 20 steps.
+    assert scale.macs == 3 * (3 * 20e6 + 6 * 21e6 + 6 * 22e6) * 4 * 20
+
+
 def test_no_scale_may_keep_the_order(tmp_path):
     scales = compared(tmp_path, medium=SHORT)
     assert cheapest(scales) is None

@@ -211,6 +211,12 @@ def test_another_order_is_not_called_the_papers(tmp_path):
     assert "6 of 9 trials complete, 3 not finished yet." in text
 
 
+def test_seeds_that_the_study_has_no_more_are_left_out(tmp_path):
+    run = read_run(make_run(tmp_path, seeds=2))
+    assert [sorted(arm.values("metrics.ap")) for arm in run.arms] == [[0, 1]] * 3
+    assert (len(run.results), run.planned, run.strays) == (6, 6, 0)
+
+
 def test_equal_means_are_called_equal(tmp_path):
     values = {arm: [0.1, 0.1, 0.1] for arm in AP}
     text = text_of(report(tmp_path, values=values, **PAPER))

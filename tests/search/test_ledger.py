@@ -15,6 +15,7 @@ from hrnet_search.files import read_json, read_json_lines, write_json
 from hrnet_search.result import Result
 from hrnet_search.search.job import Job
 from hrnet_search.search.ledger import Ledger, set_aside
+from hrnet_search.search.rehearsal import rehearse
 from hrnet_search.study import Study, load_study
 
 SMOKE = Path(__file__).parents[2] / "studies" / "smoke.yaml"
@@ -137,6 +138,19 @@ def test_a_look_is_the_same_whenever_the_driver_died(tmp_path: Path, at_most: in
     assert first + rest == [(arm, seed) for seed in range(6) for arm in arms]
     with opened(tmp_path / "s", smoke(*ADAPTIVE)) as ledger:
         assert (ledger.unfinished(), len(ledger.results())) == (0, 12)
+
+
+@pytest.mark.parametrize(
+    ("effect", "left"), [(0.3, "  (then up to 8 trials for what is undecided)"), (-0.0025, None)]
+)
+def test_a_rehearsal_counts_what_may_still_come(
+    tmp_path: Path, effect: float, left: str | None
+) -> None:
+    """Two arms may get four seeds more each, unless they have them."""
+    run_adaptive(tmp_path / "s", effect=effect)
+    lines = rehearse(smoke(*ADAPTIVE), tmp_path / "s").splitlines()
+    assert lines[0] == "smoke: 0 of 4 trials would be run"
+    assert lines[1:-1] == [left] * bool(left)
 
 
 def test_a_look_waits_for_all_that_run(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A study of cost-matched arms through the command line: trained, reported, exported."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ from hrnet_search.arch import ArchSpec
 from hrnet_search.cli import main
 from hrnet_search.cost import cost
 from hrnet_search.matching import MATCH_TOLERANCE
+from hrnet_search.record import read_record
 from hrnet_search.report.frame import read_run
 
 MATCH = ["--set", "match={profile.macs: reference}"]
@@ -64,6 +66,16 @@ def test_what_reports_are_made_of_tells_copies_apart(finished: Path) -> None:
     assert dict(zip(table["arm"], table["params.match"].fillna(""), strict=True)) == {
         "across=false": "", COPY: "profile.macs", "across=true": "",
     }  # fmt: skip
+
+
+def test_a_copy_is_read_from_its_report(finished: Path, tmp_path: Path) -> None:
+    place = tmp_path / "smoke"
+    shutil.copytree(finished / "reports" / "smoke", place)
+    for line in results(finished):
+        record = read_record(place, line["trial"])
+        assert record.is_of_report
+        assert record.result.params == line["params"]
+        assert record.arch == line["arch"]
 
 
 def test_a_copy_can_be_exported(finished: Path) -> None:

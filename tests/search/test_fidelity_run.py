@@ -9,7 +9,8 @@ from running import PATIENCE, command
 from tiny import TINY_POSE_STUDY
 
 from hrnet_search.cli import main
-from hrnet_search.files import read_json_lines
+from hrnet_search.files import read_json_lines, write_atomic
+from hrnet_search.study import dump_study, load_study
 
 SCALED = TINY_POSE_STUDY | {"scales": {"short": {"train": {"steps": 2}}}}
 
@@ -51,6 +52,19 @@ def test_every_scale_is_a_study_with_its_report(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "tiny-short: all 4 trials are done" in again.stderr
     assert [file.read_bytes() for file in sorted(out.glob("runs/*/results.jsonl"))] == before
+
+
+def test_another_study_of_the_name_is_refused_before_a_scale_is_trained(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    earlier = load_study(written(tmp_path, SCALED), ["train.lr=0.5"])
+    write_atomic(out / "runs" / "tiny" / "study.yaml", dump_study(earlier))
+    assert main(["fidelity", str(written(tmp_path, SCALED)), "--out", str(out)]) == 2
+    _, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1
+    assert "train.lr: 0.002: was 0.5 when" in err
+    assert not (out / "runs" / "tiny-short").exists()
 
 
 def test_a_wrong_scale_is_refused_before_anything_is_trained(
