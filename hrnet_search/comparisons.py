@@ -9,16 +9,17 @@ look has decided them all it keeps its seeds, and so its verdicts.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .result import metric
-from .stats import LEVEL, Comparison, Pair, compare_all
+from .stats import LEVEL, Comparison, Pair, compare_all, p_of_table
 from .study import Study
 
 ALL_PAIRS = 4  # arms; with more, each is compared with the reference alone
 
 Values = Mapping[str, Mapping[int, float]]  # arm -> seed -> value
+HasEnded = Callable[[str, int], bool]  # of an arm's trial with a seed
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,11 @@ def compared(
         values: Of the metric to compare by.
         paper: Arm -> the paper's figure, where it has one.
     """
-    pairs = [
+    return compare_all(_paired(family, values, paper), level=level(study))
+
+
+def _paired(family: Family, values: Values, paper: Mapping[str, float]) -> list[Pair]:
+    return [
         Pair(
             values.get(arm, {}),
             values.get(other, {}),
@@ -92,12 +97,9 @@ def compared(
         )
         for arm, other in family.pairs
     ]
-    return compare_all(pairs, level=level(study))
 
 
-def seeds_wanted(
-    study: Study, values: Values, has_ended: Callable[[str, int], bool]
-) -> dict[str, int]:
+def seeds_wanted(study: Study, values: Values, has_ended: HasEnded) -> dict[str, int]:
     """Arm -> number of its seeds, as far as it can be told by now.
 
     Args:
@@ -105,16 +107,34 @@ def seeds_wanted(
         values: What complete trials measured.
         has_ended: Whether the trial of an arm and a seed has, in whatever way.
     """
+    *_, (wanted, _is_complete) = _looks(study, values, has_ended)
+    return wanted
+
+
+def looked_at(study: Study, values: Values, has_ended: HasEnded) -> Values:
+    """The values that verdicts may rest on: with adaptive seeds those of the last look so far.
+
+    Before the first look is complete, all that there are.
+    """
+    if study.adaptive is None:
+        return values
+    complete = [wanted for wanted, is_complete in _looks(study, values, has_ended) if is_complete]
+    return _of_seeds(values, complete[-1]) if complete else values
+
+
+def _looks(
+    study: Study, values: Values, has_ended: HasEnded
+) -> Iterator[tuple[dict[str, int], bool]]:
+    """Seeds of each arm at each look so far, and whether all of these trials have ended."""
     names = [study.arm(params) for params in study.arms()]
     wanted = dict.fromkeys(names, study.seeds)
-    for more in looks(study)[1:]:
-        if not all(has_ended(name, seed) for name in names for seed in range(wanted[name])):
-            return wanted
-        undecided = _undecided(study, _of_seeds(values, wanted))
-        if not undecided:
-            return wanted
+    for more in [*looks(study)[1:], None]:
+        is_complete = all(has_ended(name, seed) for name in names for seed in range(wanted[name]))
+        yield dict(wanted), is_complete
+        undecided = _undecided(study, _of_seeds(values, wanted)) if is_complete and more else []
+        if more is None or not undecided:
+            return
         wanted |= dict.fromkeys([*undecided, study.reference_arm], more)
-    return wanted
 
 
 def _of_seeds(values: Values, wanted: Mapping[str, int]) -> Values:
@@ -133,9 +153,8 @@ def _undecided(study: Study, values: Values) -> list[str]:
     if not values.get(study.reference_arm):
         return []
     found = [
-        (family.pairs[place][0], one.verdict)
+        (arm, p)
         for family in families(study)
-        for place, one in enumerate(compared(study, family, values, paper={}))
+        for (arm, _), p in zip(family.pairs, p_of_table(_paired(family, values, {})), strict=True)
     ]
-    open_ones = [name for name, verdict in found if verdict in ("not shown", "too few seeds")]
-    return [name for name in open_ones if values.get(name)]
+    return [arm for arm, p in found if values.get(arm) and (p is None or p > level(study))]

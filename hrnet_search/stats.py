@@ -100,9 +100,9 @@ def turned(comparison: Comparison) -> Comparison:
 def compare_all(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Comparison]:
     """The paired differences of a table, judged together.
 
-    The verdict rests on the t test after Holm's correction. Equal differences have no spread, so
-    their interval is [d, d], as the t formula has it: these seeds agree, which does not say that
-    the difference is known exactly.
+    The verdict rests on `p_of_table`. Equal differences have no spread, so their interval is
+    [d, d], as the t formula has it: these seeds agree, which does not say that the difference is
+    known exactly.
 
     Args:
         pairs: What to compare.
@@ -111,15 +111,24 @@ def compare_all(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Comparis
     Raises:
         ValueError: A value is NaN or infinite.
     """
-    each = [differences(pair.arm, pair.other) for pair in pairs]
-    able = [d for d in each if d.size >= MIN_PAIRS]
-    corrected = iter(holm([p_of_t(d) for d in able]))
     return [
-        _comparison(d, pair.paper, p_table=next(corrected), family=len(able), level=level)
-        if d.size >= MIN_PAIRS
-        else _too_few(d, pair.paper)
-        for d, pair in zip(each, pairs, strict=True)
+        _too_few(pair)
+        if p is None
+        else _comparison(pair, p_table=p, family=len(pairs), level=level)
+        for pair, p in zip(pairs, p_of_table(pairs), strict=True)
     ]
+
+
+def p_of_table(pairs: Sequence[Pair]) -> list[float | None]:
+    """The p values of the t test after Holm's correction for the table; None with too few seeds.
+
+    Those with too few count in the table nevertheless, since they may get more: what has been
+    shown stays so.
+    """
+    each = [differences(pair.arm, pair.other) for pair in pairs]
+    able = [d.size >= MIN_PAIRS for d in each]
+    corrected = holm([p_of_t(d) if is_able else 1.0 for d, is_able in zip(each, able, strict=True)])
+    return [p if is_able else None for p, is_able in zip(corrected, able, strict=True)]
 
 
 def judge(difference: float, *, is_shown: bool, paper: float | None = None) -> Verdict:
@@ -140,29 +149,29 @@ def differences(arm: Mapping[int, float], other: Mapping[int, float]) -> NDArray
     return np.array([_finite(arm[seed]) - _finite(other[seed]) for seed in arm if seed in other])
 
 
-def _too_few(differences: NDArray[np.float64], paper: float | None) -> Comparison:
-    only = float(differences[0]) if differences.size else None
-    return Comparison(n=differences.size, difference=only, paper=paper, verdict="too few seeds")
+def _too_few(pair: Pair) -> Comparison:
+    d = differences(pair.arm, pair.other)
+    only = float(d[0]) if d.size else None
+    return Comparison(n=d.size, difference=only, paper=pair.paper, verdict="too few seeds")
 
 
-def _comparison(
-    d: NDArray[np.float64], paper: float | None, *, p_table: float, family: int, level: float
-) -> Comparison:
+def _comparison(pair: Pair, *, p_table: float, family: int, level: float) -> Comparison:
+    d = differences(pair.arm, pair.other)
     mean, deviation = mean_and_deviation(d)
     spread = deviation or 0.0
     hardest = level / family  # of Holm's levels
     return Comparison(
         n=d.size,
         difference=mean,
-        paper=paper,
-        verdict=judge(mean, is_shown=p_table <= level, paper=paper),
+        paper=pair.paper,
+        verdict=judge(mean, is_shown=p_table <= level, paper=pair.paper),
         interval=t_interval(d, level=level),
         bootstrap=bootstrap_interval(d, level=level),
         p=p_of_t(d),
         p_flipped=p_of_flips(d),
         p_table=p_table,
         detectable=detectable(spread, d.size, level=hardest),
-        needed=pairs_needed(paper, spread, level=hardest) if paper else None,
+        needed=pairs_needed(pair.paper, spread, level=hardest) if pair.paper else None,
     )
 
 

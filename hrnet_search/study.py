@@ -56,6 +56,7 @@ from .views import scaled_size
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ONLY_OF_SPECS = ("profile.activations", "profile.kernels", "profile.depth")
+MAX_LOOKS = 20  # at comparisons; each has a share of the 5 %, so that more would show little
 MAX_MATCHED = 100  # arms; each is costed dozens of times whenever its study is read
 # What a scale may change: anything that leaves the arms, and what they are called, as they are.
 SCALED = ("data", "task", "train", "space", "seeds")
@@ -413,6 +414,9 @@ class Study(Strict):
         if self.adaptive.most <= self.seeds:
             rule = f"must be above seeds ({self.seeds})"
             raise InputError(rule, key="adaptive.most", value=self.adaptive.most)
+        if (self.adaptive.most - self.seeds) / self.adaptive.step > MAX_LOOKS - 1:
+            rule = f"must be larger: with so many steps there are more than {MAX_LOOKS} looks"
+            raise InputError(rule, key="adaptive.step", value=self.adaptive.step)
 
     def is_feasible(self, params: dict[str, Value]) -> bool:
         """Can the network be trained here, within the limits that are counted?"""

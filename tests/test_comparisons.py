@@ -12,11 +12,12 @@ from hrnet_search.comparisons import (
     compared,
     families,
     level,
+    looked_at,
     looks,
     seeds_wanted,
 )
 from hrnet_search.errors import InputError
-from hrnet_search.stats import LEVEL, Pair, compare_all
+from hrnet_search.stats import LEVEL, Pair, p_of_t, p_of_table
 from hrnet_search.study import load_study
 
 FUSION = {
@@ -156,11 +157,10 @@ def test_all_decided(tmp_path):
     assert seeds_wanted(study, values, ended(values)) == dict.fromkeys(FUSION, 5)
 
 
-def test_a_decision_stays_whatever_the_others_do(tmp_path, quick):
+def test_a_decision_stays_whatever_the_others_do(tmp_path):
     """Holm's correction is of the whole table, but better company makes nothing undecided."""
     study = make(tmp_path, adaptive={"most": 10})
     rng = np.random.default_rng(0)
-    (family,) = families(study)
     for _ in range(100):
         values = {name: by_seed(rng.normal(0, 1, 10)) for name in FUSION}
         for name in ("final", "+across"):
@@ -169,12 +169,18 @@ def test_a_decision_stays_whatever_the_others_do(tmp_path, quick):
         first = {name: by_seed(list(value.values())[:5]) for name, value in values.items()}
         wanted = seeds_wanted(study, first, ended(first))
         last = {n: by_seed(list(values[n].values())[: wanted[n]]) for n in FUSION}
-        before = [one.verdict for one in compared(study, family, first, paper={})]
-        after = [one.verdict for one in compared(study, family, last, paper={})]
+        before, after = shown(study, first), shown(study, last)
         decided = [name for name in ("final", "+across") if wanted[name] == 5]
         assert [v for v, n in zip(before, ("final", "+across"), strict=True) if n in decided] == [
             v for v, n in zip(after, ("final", "+across"), strict=True) if n in decided
         ]
+
+
+def shown(study, values):
+    """Whether each comparison is, as verdicts have it."""
+    (family,) = families(study)
+    p = p_of_table([Pair(values[arm], values[other]) for arm, other in family.pairs])
+    return [value <= level(study) for value in p]
 
 
 def sequential(study, draw, rng):
@@ -184,55 +190,59 @@ def sequential(study, draw, rng):
         wanted = seeds_wanted(study, values, ended(values))
         missing = {n: [s for s in range(wanted[n]) if s not in values[n]] for n in FUSION}
         if not any(missing.values()):
-            (family,) = families(study)
-            return [one.verdict for one in compared(study, family, values, paper={})], wanted
+            return shown(study, values), wanted
         for name, seeds in missing.items():
             values[name] |= {seed: float(draw(name, rng)) for seed in seeds}
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Comparisons without what takes long in them and decides nothing."""
-    monkeypatch.setattr("hrnet_search.stats.bootstrap_interval", lambda *_, **__: None)
-    monkeypatch.setattr("hrnet_search.stats.p_of_flips", lambda *_: 1.0)
-    monkeypatch.setattr("hrnet_search.stats.detectable", lambda *_, **__: 1.0)
 
 
 STUDIES = 500
 
 
-def test_looking_often_does_not_raise_the_error(tmp_path, quick):
+def test_looking_often_does_not_raise_the_error(tmp_path):
     """No effect, four looks: false verdicts stay as rare as with one; without care they do not."""
     study = make(tmp_path, adaptive={"most": 20})
     rng = np.random.default_rng(0)
     found = [sequential(study, lambda _, r: r.normal(), rng)[0] for _ in range(STUDIES)]
-    false = sum("shown" in verdicts for verdicts in found)
+    false = sum(any(verdicts) for verdicts in found)
     assert false <= 0.05 * STUDIES + 3 * math.sqrt(STUDIES * 0.05 * 0.95)
 
     careless = 0
     for _ in range(STUDIES):  # the same looks, each at 5 %
         arms = rng.normal(size=(3, 20))
         careless += any(
-            compare_all([Pair(by_seed(arms[k, :n]), by_seed(arms[2, :n]))])[0].verdict == "shown"
-            for n in looks(study)
-            for k in range(2)
+            p_of_t(arms[k, :n] - arms[2, :n]) <= LEVEL for n in looks(study) for k in range(2)
         )
     assert careless > 0.10 * STUDIES
 
 
-def test_effects_are_found_with_fewer_seeds(tmp_path, quick):
+def test_effects_are_found_with_fewer_seeds(tmp_path):
     """A large effect and none: the one is decided early, the other gets all seeds."""
     study = make(tmp_path, adaptive={"most": 20})
     effects = {"final": -4.0, "+across": 0.0, "+within": 0.0}
-    rng, shown, seeds, full = np.random.default_rng(1), 0, [], 0
+    rng, found, seeds, full = np.random.default_rng(1), 0, [], 0
     for _ in range(100):
         verdicts, wanted = sequential(study, lambda name, r: effects[name] + r.normal(), rng)
-        shown += verdicts[0] == "shown"
+        found += verdicts[0]
         seeds.append(wanted["final"])
         full += wanted["+across"] == 20
-    assert shown >= 99
+    assert found >= 99
     assert np.mean(seeds) < 9
     assert full >= 90
+
+
+def test_between_looks_verdicts_rest_on_the_last_one(tmp_path):
+    study = make(tmp_path, adaptive={"most": 15})
+    values = dict(zip(FUSION, map(by_seed, (CLEAR, ABOUT, REFERENCE)), strict=True))
+    first = {name: dict(value) for name, value in values.items()}
+    assert looked_at(study, values, ended(values)) == first
+    values["+across"] = by_seed([*ABOUT, 0.1, 0.1])  # two of five more have ended
+    assert looked_at(study, values, ended(values)) == first
+    values |= {"+across": by_seed(ABOUT * 2), "+within": by_seed(REFERENCE * 2)}
+    assert looked_at(study, values, ended(values)) == values
+    # Before the first look, and without looks, all that there are.
+    few = {"final": by_seed(CLEAR[:2])}
+    assert looked_at(study, few, ended(few)) == few
+    assert looked_at(make(tmp_path), values, ended(values)) == values
 
 
 # --- bad settings --------------------------------------------------------------------------------
@@ -244,6 +254,10 @@ def test_effects_are_found_with_fewer_seeds(tmp_path, quick):
         ({"adaptive": {"most": 5}}, "adaptive.most: 5: must be above seeds"),
         ({"adaptive": {"most": 10}, "seeds": 1}, "seeds: 1: must be at least 2 with adaptive"),
         ({"adaptive": {"steps": 10}}, "adaptive.steps"),
+        (
+            {"adaptive": {"most": 26, "step": 1}},
+            "adaptive.step: 1: must be larger: with so many steps there are more than 20 looks",
+        ),
         (
             {"adaptive": {"most": 10}, "search": {"sampler": "random", "networks": 2}},
             "adaptive: ",

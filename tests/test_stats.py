@@ -189,13 +189,13 @@ def test_a_table_is_judged_together():
     first, second, third, few = compare_all(
         [Pair(clear, nothing, 5.0), Pair(close, nothing), Pair(none, nothing), Pair(close, {})]
     )
-    assert 0.05 / 2 < alone.p < 0.05  # the example is as it was meant
+    assert 0.05 / 3 < alone.p < 0.05  # the example is as it was meant
     assert alone.verdict == "shown"
     assert [first.verdict, second.verdict, third.verdict] == ["reproduced", *["not shown"] * 2]
-    assert few.verdict == "too few seeds"  # and counts for none of the family of three
-    assert second.p_table == pytest.approx(2 * alone.p)
+    assert few.verdict == "too few seeds"  # but counts: it may get more
+    assert second.p_table == pytest.approx(3 * alone.p)
     assert second.interval == alone.interval  # of this comparison alone, in any table
-    hardest = detectable(np.std(list(close.values()), ddof=1), 5, level=0.05 / 3)
+    hardest = detectable(np.std(list(close.values()), ddof=1), 5, level=0.05 / 4)
     assert second.detectable == pytest.approx(hardest)
     assert second.detectable > alone.detectable
 

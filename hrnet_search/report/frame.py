@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..arch import ArchSpec
-from ..comparisons import seeds_wanted
+from ..comparisons import Values, looked_at, seeds_wanted
 from ..files import read_json
 from ..matching import MATCH_KNOB
 from ..paper import TABLES, Table
@@ -90,9 +90,17 @@ class Run:
 
     def seeds_wanted(self) -> dict[str, int]:
         """Of a grid: arm -> number of its seeds, as far as it can be told by now."""
-        values = {arm.name: arm.values(self.study.accuracy) for arm in self.arms}
-        ended = {(arm.name, result.seed) for arm in self.arms for result in arm.results}
-        return seeds_wanted(self.study, values, lambda name, seed: (name, seed) in ended)
+        return seeds_wanted(self.study, self._values(), self._has_ended)
+
+    def looked_at(self) -> Values:
+        """Of a grid: what verdicts may rest on, of the metric that decides."""
+        return looked_at(self.study, self._values(), self._has_ended)
+
+    def _values(self) -> Values:
+        return {arm.name: arm.values(self.study.accuracy) for arm in self.arms}
+
+    def _has_ended(self, name: str, seed: int) -> bool:
+        return any(r.seed == seed for arm in self.arms if arm.name == name for r in arm.results)
 
     @property
     def results(self) -> list[Result]:

@@ -65,7 +65,7 @@ class Compared:
 def comparisons(run: Run) -> list[Compared]:
     """Each family of comparisons of the study's main metric."""
     arms = {arm.name: arm for arm in run.arms}
-    values = {arm.name: arm.values(run.study.accuracy) for arm in run.arms}
+    values = run.looked_at()
     paper = {arm.name: arm.paper for arm in run.arms if arm.paper is not None}
     return [
         Compared(
@@ -133,6 +133,9 @@ def _pair_cells(shown: Metric, arm: Arm, other: Arm, one: Comparison, *, paper: 
 
 def comparisons_data(run: Run) -> pd.DataFrame:
     """One row per comparison, in the units of the records."""
+    columns = ["family", "arm", "minus", "n", "difference", "confidence", "t.low", "t.high"]
+    columns += ["bootstrap.low", "bootstrap.high", "p", "p.flipped", "p.table", "verdict"]
+    columns += ["detectable", "paper", "needed"]
     rows = []
     for family in comparisons(run):
         for arm, other, one in family.pairs:
@@ -144,8 +147,7 @@ def comparisons_data(run: Run) -> pd.DataFrame:
             row |= {"p": one.p, "p.flipped": one.p_flipped, "p.table": one.p_table}
             row |= {"verdict": one.verdict, "detectable": one.detectable}
             rows.append(row | {"paper": one.paper, "needed": one.needed})
-    frame = pd.DataFrame(rows)
-    return frame.astype({"needed": "Int64"}) if rows else frame
+    return pd.DataFrame(rows, columns=columns).astype({"needed": "Int64"})
 
 
 def ablation_data(run: Run) -> pd.DataFrame:

@@ -67,9 +67,10 @@ def _reports(folders: Sequence[Path]) -> list[str]:
     rows = []
     for folder in folders:
         study, trials = load_study(folder / "study.yaml"), pd.read_csv(folder / "results.csv")
-        macs = trials["profile.macs"] * METRICS["profile.macs"].scale
+        shown = METRICS["profile.macs"]
+        macs = trials.get(shown.key, pd.Series(dtype=float))
         cells = [f"[{folder.name}]({folder.name}/index.html)", plain(study.title), str(len(trials))]
-        cells += [f"{macs.min():.3g} to {macs.max():.3g}"]
+        cells += [f"{shown.show(macs.min())} to {shown.show(macs.max())}"]
         rows.append([*cells, f"{trials['seconds'].sum() / 3600:.2g}"])
     columns = ["Report", "Title", "Trials", "GMACs", "Core hours"]
     lines = [columns, ["---", "---", "---:", "---:", "---:"], *rows]
