@@ -164,6 +164,9 @@ class Study(Strict):
         self._check_adaptive()
         for name in self.scales:
             self._check_scale(name)
+        if len({name.lower() for name in self.scales}) < len(self.scales):
+            rule = "must differ by more than capital letters: each names a folder"
+            raise InputError(rule, key="scales", value=list(self.scales))
         return self
 
     def _check_scale(self, name: str) -> None:
@@ -634,7 +637,7 @@ class Study(Strict):
 
 def _check_changes(changes: Mapping[str, Any], key: str) -> None:
     """Whether a scale changes something, and only what it may."""
-    if not changes:
+    if not any(value != {} for value in changes.values()):
         raise InputError("changes nothing", key=key)
     for section, values in changes.items():
         check_name(f"{key}.{section}", section, SCALED)

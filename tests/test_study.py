@@ -1076,6 +1076,11 @@ def test_paths_of_scales_are_relative_to_the_file(tmp_path: Path) -> None:
     ("scales", "parts"),
     [
         ({"short": {}}, ["scales.short", "changes nothing"]),
+        ({"short": {"space": {}}}, ["scales.short", "changes nothing"]),
+        (
+            {"short": {"seeds": 1}, "Short": {"seeds": 2}},
+            ["scales: ", "must differ by more than capital letters"],
+        ),
         ({"short": {"trian": {"steps": 5}}}, ["scales.short.trian", "'train'"]),
         ({"short": {"name": "other"}}, ["scales.short.name", "must be one of data, task"]),
         ({"short": {"reference": "x"}}, ["scales.short.reference", "must be one of data, task"]),
