@@ -25,6 +25,7 @@ settings.load_profile("tests")
 # Files that take longest, first: a worker takes a file at a time, and none should be left alone.
 LONGEST = (
     *("test_readme.py", "test_engine.py", "test_search_run.py", "test_export.py"),
+    *("test_fidelity_run.py", "test_replay.py", "test_match_run.py"),
     *("test_search_ledger.py", "test_proposals.py", "test_mutations.py", "test_costtables.py"),
 )
 
