@@ -60,10 +60,10 @@ examples:
 A study that exists is continued: what is finished is kept, what was cut off goes on from its last
 checkpoint (train.checkpoint_minutes), or else starts again.
 More `seeds` add trials, more `search.networks` go on with a search. Texts, the reference (without
-`match`), budgets and limits of time, failures allowed, data.root, data.cache_gib, train.workers and
-checkpoints may change freely; any other change wants --fresh or another name. A study
-that its budget has ended gives 0, one that stopped because its first trials failed or the disk is
-full gives 1.
+`match` and `adaptive`), budgets and limits of time, failures allowed, data.root, data.cache_gib,
+train.workers and checkpoints may change freely; any other change wants --fresh or another name. A
+study that its budget has ended gives 0, one that stopped because its first trials failed or the
+disk is full gives 1.
 """
 
 FIDELITY_EPILOG = """\
@@ -244,7 +244,7 @@ def _size_of(study: "Study") -> str:
     if left_out := study.left_out():
         text += f"; {left_out} networks above the limits are left out"
     for name, miss in study.unmatched.items():
-        text += f"; {name} has no matched copy ({miss:.1%} off at the nearest)"
+        text += f"; arm '{name}' has no matched copy ({miss:.1%} off at the nearest)"
     if study.scales:
         text += f"; smaller scales {', '.join(study.scales)}"
     return text
@@ -259,7 +259,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     if options.dry_run:
         from .search.rehearsal import rehearse
 
-        print(rehearse(study, options.out / "runs" / study.name))
+        print(rehearse(study, options.out / "runs" / study.name, fresh=options.fresh))
         return DONE
     return _train(study, options, given, fresh=options.fresh)[0]
 

@@ -20,6 +20,8 @@ from .space import KNOB_TAGS, Strict
 Model = TypeVar("Model", bound=Strict)
 # Sections and keys of a study that hold paths, relative to the file or the current folder.
 PATHS = (("data", "root"), ("train", "pretrained"))
+# Mappings whose keys are metrics, such as profile.macs: their dot parts nothing.
+OF_METRICS = ("match", "space.limits", "limits")
 # What a file may hold, so that a slip or a trick cannot fill the memory; a study has a few kB.
 MAX_BYTES = 2**18
 MAX_LENGTH = 2**20  # characters, once every alias stands for what it names
@@ -115,13 +117,21 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     unscaled = re.sub(r"^scales\.[^.]+\.", "", key)
     if unscaled in ("space", *map(".".join, PATHS)) and isinstance(value, str) and value:
         value = str(expand_user(value).absolute())
-    *parents, last = key.split(".")
+    *parents, last = _parts(key)
     node: Any = raw
     for parent in parents:
         node = node.setdefault(parent, {}) if isinstance(node, dict) else None
     if not isinstance(node, dict):
         raise InputError("is not inside a mapping", file="--set", key=key)
     node[last] = value
+
+
+def _parts(key: str) -> list[str]:
+    """The keys on the way to a value; what stands below `OF_METRICS` is one, with its dot."""
+    for outer in OF_METRICS:
+        if key.startswith(f"{outer}."):
+            return [*outer.split("."), key.removeprefix(f"{outer}.")]
+    return key.split(".")
 
 
 def validate(model: type[Model], raw: Any, file: Path | None = None) -> Model:

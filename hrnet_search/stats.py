@@ -40,7 +40,7 @@ class Pair(NamedTuple):
 class Comparison:
     """One arm minus another, over the seeds that both have.
 
-    What needs a spread is None with fewer than two such seeds.
+    What needs a spread is None with fewer than two such seeds, power also where they agree.
 
     Args:
         n: Number of such seeds.
@@ -170,8 +170,9 @@ def _comparison(pair: Pair, *, p_table: float, family: int, level: float) -> Com
         p=p_of_t(d),
         p_flipped=p_of_flips(d),
         p_table=p_table,
-        detectable=detectable(spread, d.size, level=hardest),
-        needed=pairs_needed(pair.paper, spread, level=hardest) if pair.paper else None,
+        # Where seeds agree to the last digit, as where nothing was learnt, nothing is known.
+        detectable=detectable(spread, d.size, level=hardest) if spread else None,
+        needed=pairs_needed(pair.paper, spread, level=hardest) if pair.paper and spread else None,
     )
 
 

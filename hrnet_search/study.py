@@ -81,7 +81,7 @@ class Paper(Strict):
 class Adaptive(Strict):
     """Further seeds for arms whose comparison with the reference is undecided."""
 
-    most: int = Field(ge=3, le=1000, description="Seeds of an arm at the most.")
+    most: int = Field(ge=2, le=1000, description="Seeds of an arm at the most.")
     step: int = Field(default=5, ge=1, description="Seeds that are added at a time.")
 
 

@@ -196,7 +196,7 @@ def _verdicts(family: Compared) -> str:
     differences = f"{count(total, 'difference')} between arms of the paper's table{which}"
     text = f"Of {differences}: {', '.join(parts)}."
     if verdicts["reproduced"] + verdicts["contradicted"] == 0:
-        text += " So these trials neither support nor contradict the paper's order."
+        text += f" So{which} these trials neither support nor contradict the paper's order."
     return text
 
 

@@ -181,10 +181,20 @@ def list_candidates(study: Study, ended: set[tuple[str, int]]) -> list[Candidate
 
 
 def finished(study: Study, out: Path) -> set[tuple[str, int]]:
-    """(key of the network, seed) of a grid's trainings that have ended; a search has no list."""
+    """(key of the network, seed) of a grid's trainings that have ended; a search has no list.
+
+    None of another study that lies in this one's folder.
+    """
+    from .ledger import check_same
+
+    folder = out / "runs" / study.name
+    try:
+        check_same(folder / "study.yaml", study)
+    except InputError:
+        return set()
     if not study.search.is_grid:
         return set()
-    results = read_results(out / "runs" / study.name / "results.jsonl")
+    results = read_results(folder / "results.jsonl")
     return {(result.key, result.seed) for result in results.values()}
 
 

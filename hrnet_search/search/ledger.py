@@ -670,8 +670,10 @@ def check_same(path: Path, study: Study) -> None:
     # look's seeds which arms get more of them.
     decisive = [*["reference"] * bool(study.match), *["reference", "seeds"] * bool(study.adaptive)]
     harmless = [name for name in HARMLESS if name not in decisive]
-    before = _flat(load_study(path).model_dump(mode="json"))
-    after = _flat(study.model_dump(mode="json"))
+    there = load_study(path)
+    before, after = (_flat(one.model_dump(mode="json")) for one in (there, study))
+    if study.search.is_grid and there.search.is_grid:  # the last arm is the reference unless named
+        before["reference"], after["reference"] = there.reference_arm, study.reference_arm
     changed = [
         key
         for key in sorted({*before, *after})

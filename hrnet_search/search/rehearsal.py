@@ -9,20 +9,27 @@ from ..result import LATENCY, Result, count, metric, read_results
 from ..rivals import RIVAL_KNOB
 from ..space import Value
 from ..study import Study
+from .ledger import check_same
 from .proposals import Proposals
 
 SHOWN = 100  # trials of a grid
 FIRST = 10  # proposals of a sampler
 
 
-def rehearse(study: Study, folder: Path) -> str:
+def rehearse(study: Study, folder: Path, *, fresh: bool) -> str:
     """The trials that are missing in a study's folder, in order, as text.
 
     Args:
         study: The study.
         folder: `runs/<study>`, which need not be there.
+        fresh: As if nothing were there.
+
+    Raises:
+        InputError: What is there is another study.
     """
-    ended = list(read_results(folder / "results.jsonl").values())
+    if not fresh:
+        check_same(folder / "study.yaml", study)
+    ended = [] if fresh else list(read_results(folder / "results.jsonl").values())
     lines = _grid(study, ended) if study.search.is_grid else _search(study, ended)
     return "\n".join([*lines, "Nothing was run."])
 

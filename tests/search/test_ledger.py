@@ -148,7 +148,7 @@ def test_a_rehearsal_counts_what_may_still_come(
 ) -> None:
     """Two arms may get four seeds more each, unless they have them."""
     run_adaptive(tmp_path / "s", effect=effect)
-    lines = rehearse(smoke(*ADAPTIVE), tmp_path / "s").splitlines()
+    lines = rehearse(smoke(*ADAPTIVE), tmp_path / "s", fresh=False).splitlines()
     assert lines[0] == "smoke: 0 of 4 trials would be run"
     assert lines[1:-1] == [left] * bool(left)
 
@@ -164,6 +164,20 @@ def test_a_look_waits_for_all_that_run(tmp_path: Path) -> None:
         assert ledger.total() == 4
         assert ledger.next() is not None
         assert ledger.total() == 8
+
+
+def test_a_rehearsal_refuses_what_a_run_would(tmp_path: Path) -> None:
+    run_adaptive(tmp_path / "s", effect=0.3)
+    longer = smoke(*ADAPTIVE, "train.steps=77")
+    with pytest.raises(InputError, match=r"train\.steps: 77: was "):
+        rehearse(longer, tmp_path / "s", fresh=False)
+    assert "4 of 4 trials would be run" in rehearse(longer, tmp_path / "s", fresh=True)
+
+
+def test_a_reference_may_be_named_that_was_so_by_default(tmp_path: Path) -> None:
+    run_adaptive(tmp_path / "s", effect=0.3)
+    with Ledger(tmp_path / "s", smoke(*ADAPTIVE, "reference=across=true")) as ledger:
+        assert ledger.unfinished() == 0
 
 
 @pytest.mark.parametrize("change", ["seeds=3", "adaptive.most=8", "reference=across=false"])
