@@ -13,6 +13,7 @@ import pandas as pd
 from ..errors import InputError
 from ..files import write_atomic
 from ..result import METRICS, Metric, metric
+from ..stats import Interval
 from ..study import Study, load_study
 from .tables import NONE, Column, TextTable, interval, markdown, plain, probability, signed
 
@@ -50,7 +51,7 @@ def _cells(study: Study, folder: Path, row: dict, has_paper: bool) -> list[str]:
     cells = [
         f"{folder.name}{family}",
         f"{row['arm']} to {row['minus']}",
-        f"{_difference(shown, row['difference'])} {interval(shown, limits)}",
+        _difference(shown, row["difference"], limits),
         NONE if pd.isna(row["p.table"]) else probability(row["p.table"]),
         str(row["n"]),
         row["verdict"],
@@ -58,8 +59,11 @@ def _cells(study: Study, folder: Path, row: dict, has_paper: bool) -> list[str]:
     return [*cells, signed(shown, row["paper"])] if has_paper else cells
 
 
-def _difference(shown: Metric, value: float) -> str:
-    return NONE if pd.isna(value) else f"{signed(shown, value)} {shown.label}"
+def _difference(shown: Metric, value: float, limits: Interval | None) -> str:
+    if pd.isna(value):
+        return NONE
+    text = f"{signed(shown, value)} {shown.label}"
+    return text if limits is None else f"{text} {interval(shown, limits)}"
 
 
 def _reports(folders: Sequence[Path]) -> list[str]:
