@@ -15,10 +15,6 @@ README = (ROOT / "README.md").read_text()
 # Appended to `run`: the last value of a key counts. The smoke study is small as it is.
 SMALLER = ["train.steps=2", "train.evaluations=1", "train.batch_size=2", "seeds=1"]
 SMALLER_SEARCH = ["train.steps=4", "train.evaluations=4", "search.networks=3"]
-SMALLER_SCALES = [
-    "scales={short: {train: {steps: 1}}}",
-    "space.vary.network.arms={final: {within: false}, +within: {}}",
-]
 SMALLER_DRAWN = ["data.num_train=8", "data.num_val=4"]
 
 
@@ -50,17 +46,16 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_readme_shows_every_command() -> None:
     shown = {"validate", "plan", "run", "report", "export", "profile", "tables", "predict"}
-    shown |= {"status", "list", "curves", "doctor", "replay", "fidelity"}
+    shown |= {"status", "list", "curves", "doctor", "replay"}
     assert {words[1] for words in commands()} == shown
 
 
 def test_the_readmes_commands_run_in_order_and_leave_what_it_promises(checkout: Path) -> None:
     for words in commands():
         arguments = words[1:]
-        if arguments[0] in ("run", "plan", "fidelity") and "smoke" not in arguments[1]:
+        if arguments[0] in ("run", "plan") and "smoke" not in arguments[1]:
             smaller = [*SMALLER, *(SMALLER_DRAWN if "camvid" not in arguments[1] else [])]
             smaller += SMALLER_SEARCH if "search" in arguments[1] else []
-            smaller += SMALLER_SCALES if arguments[0] == "fidelity" else []
             arguments += [part for value in smaller for part in ("--set", value)]
         done = subprocess.run(
             [sys.executable, "-m", "hrnet_search.cli", *arguments],
