@@ -488,9 +488,7 @@ def _finish(run: Path, out: Path) -> int:
     if results:
         print(headline(run))
     if winner is not None:
-        title = (
-            "Nothing was learnt; a network to try" if learnt_nothing(read_run(run)) else "Winner"
-        )
+        title = "A network to try" if learnt_nothing(read_run(run)) else "Winner"
         print(f"{title}: {winner}  ({sys.executable} {winner / 'example.py'} draws a prediction)")
     for result in failed:
         error = result["error"]

@@ -224,7 +224,7 @@ def test_the_report_is_written_even_if_the_export_fails(
         (
             0.0,
             "Nothing was learnt: AP is 0 in every complete trial, so no network is the best.",
-            "Nothing was learnt; a network to try",
+            "A network to try",
         ),
         (
             0.001,
