@@ -93,9 +93,10 @@ def _is_rival(params: Mapping[str, Value]) -> bool:
 
 
 def _costs(study: Study, costs: dict[str, float]) -> str:
-    """The cost that the study compares by, if it is known by now."""
-    shown = metric(study.cost)
-    return f": {shown.show(costs[shown.key])} {shown.title}" if shown.key in costs else ""
+    """The cost that the study compares by, and that which its arms are to meet, if known by now."""
+    shown = [metric(key) for key in dict.fromkeys([study.cost, *study.match]) if key in costs]
+    parts = ", ".join(f"{one.show(costs[one.key])} {one.title}" for one in shown)
+    return f": {parts}" if parts else ""
 
 
 def _more(number: int, noun: str) -> list[str]:

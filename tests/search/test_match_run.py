@@ -56,6 +56,18 @@ def test_a_rehearsal_costs_the_copy(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"  {COPY}, seed 0: 0.000276 GMACs (1e9 conv + linear)" in lines
 
 
+def test_a_rehearsal_names_the_cost_that_is_met(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--set", "match={profile.params: reference}", "--set", "seeds=1", "--dry-run"]
+    assert main(["run", str(SMOKE), "--out", str(tmp_path), *given]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    params = [float(line.rpartition(", ")[2].removesuffix(" Params (M)")) for line in lines]
+    assert len(params) == 3
+    assert params[1] == pytest.approx(params[2], rel=0.02)  # as shown, in three digits
+    assert params[0] < 0.98 * params[2]
+
+
 def test_what_reports_are_made_of_tells_copies_apart(finished: Path) -> None:
     arms = read_run(study_folder(finished)).arms
     assert [arm.name for arm in arms] == ["across=false", COPY, "across=true"]
