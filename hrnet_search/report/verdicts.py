@@ -4,6 +4,7 @@ It reads what each report has left (`study.yaml`, `comparisons.csv`, `results.cs
 tables into the folder's `README.md`, between two marks.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def _cells(study: Study, folder: Path, row: dict, has_paper: bool) -> list[str]:
 
 
 def _difference(shown: Metric, value: float, limits: Interval | None) -> str:
-    if pd.isna(value):
+    if math.isnan(value):
         return NONE
     text = f"{signed(shown, value)} {shown.label}"
     return text if limits is None else f"{text} {interval(shown, limits)}"
