@@ -272,10 +272,12 @@ def _fidelity(options: argparse.Namespace, given: list[str]) -> int:
         rule = "is missing: the smaller scales, name and what each changes (docs/studies.md)"
         raise InputError(rule, file=options.study, key="scales")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in `run`
-    from .search.engine import make_ready
+    from .search.engine import make_all_ready
 
     studies = study.at_scales()
-    make_ready(studies.values(), out=options.out, fresh=options.fresh, console=_console(options))
+    make_all_ready(
+        studies.values(), out=options.out, fresh=options.fresh, console=_console(options)
+    )
     failed = DONE
     for scaled in studies.values():
         status, is_over = _train(scaled, options, given, fresh=False)
@@ -485,10 +487,11 @@ def _finish(run: Path, out: Path) -> int:
     failed = [result for result in results if result["state"] == "failed"]
     winner, trouble = _exported(run, out) if len(failed) < len(results) else (None, "")
     print(f"Report: {write_report(run, out)}")
+    read = read_run(run)
     if results:
-        print(headline(run))
+        print(headline(read))
     if winner is not None:
-        title = "A network to try" if learnt_nothing(read_run(run)) else "Winner"
+        title = "A network to try" if learnt_nothing(read) else "Winner"
         print(f"{title}: {winner}  ({sys.executable} {winner / 'example.py'} draws a prediction)")
     for result in failed:
         error = result["error"]

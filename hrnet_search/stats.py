@@ -73,17 +73,6 @@ class Comparison:
     needed: int | None = None
 
 
-def compare(
-    arm: Mapping[int, float],
-    other: Mapping[int, float],
-    *,
-    paper: float | None = None,
-    level: float = LEVEL,
-) -> Comparison:
-    """The paired difference `arm` - `other`, as the only comparison of its table."""
-    return compare_all([Pair(arm, other, paper)], level=level)[0]
-
-
 def turned(comparison: Comparison) -> Comparison:
     """The same comparison the other way round."""
     changes: dict[str, Any] = {

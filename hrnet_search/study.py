@@ -498,7 +498,7 @@ class Study(Strict):
             for params in self._feasible
         }
 
-    @property
+    @functools.cached_property
     def unmatched(self) -> dict[str, float]:
         """Arms without a copy as no whole channels come within `MATCH_TOLERANCE` of the cost.
 

@@ -209,6 +209,7 @@ def test_the_report_is_written_even_if_the_export_fails(
 
     monkeypatch.setattr(export, "export_winner", export_winner)
     monkeypatch.setattr(report, "write_report", write_report)
+    monkeypatch.setattr("hrnet_search.report.frame.read_run", lambda run: None)
     monkeypatch.setattr(report, "headline", lambda run: "The best is that.")
     (tmp_path / "results.jsonl").write_text('{"state": "complete"}\n')
     assert cli._finish(tmp_path, tmp_path / "out") == 1

@@ -17,7 +17,6 @@ from hrnet_search.stats import (
     Comparison,
     Pair,
     bootstrap_interval,
-    compare,
     compare_all,
     detectable,
     holm,
@@ -29,6 +28,11 @@ from hrnet_search.stats import (
     power,
     t_interval,
 )
+
+
+def compare(arm, other, *, paper=None, level=LEVEL):
+    """The only comparison of its table."""
+    return compare_all([Pair(arm, other, paper)], level=level)[0]
 
 
 def by_seed(values):

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..arch import ArchSpec
-from ..comparisons import Values, looked_at, seeds_wanted
+from ..comparisons import HasEnded, Values, looked_at, seeds_wanted
 from ..files import read_json
 from ..matching import MATCH_KNOB
 from ..paper import TABLES, Table
@@ -32,9 +32,6 @@ class Arm:
         results: Its trials so far, complete, ended early and failed, by seed.
         paper: The paper's figure for it, a fraction, or None; for a copy that of its original.
         matched: Is it a cost-matched copy (`Study.match`)?
-        original: Name of the arm that it is a copy of; its own if it is none.
-        counterpart: Name of the arm that stands for it where all have the reference's cost
-            (`Study.counterpart`); empty if none does.
     """
 
     name: str
@@ -42,9 +39,7 @@ class Arm:
     network: ArchSpec | Rival
     results: tuple[Result, ...]
     paper: float | None
-    matched: bool = False
-    original: str = ""
-    counterpart: str = ""
+    matched: bool
 
     def values(self, key: str) -> dict[int, float]:
         """Seed -> the number under a key of `METRICS`, where it was measured.
@@ -90,17 +85,18 @@ class Run:
 
     def seeds_wanted(self) -> dict[str, int]:
         """Of a grid: arm -> number of its seeds, as far as it can be told by now."""
-        return seeds_wanted(self.study, self._values(), self._has_ended)
+        return seeds_wanted(self.study, self._values(), self._ended())
 
     def looked_at(self) -> Values:
         """Of a grid: what verdicts may rest on, of the metric that decides."""
-        return looked_at(self.study, self._values(), self._has_ended)
+        return looked_at(self.study, self._values(), self._ended())
 
     def _values(self) -> Values:
         return {arm.name: arm.values(self.study.accuracy) for arm in self.arms}
 
-    def _has_ended(self, name: str, seed: int) -> bool:
-        return any(r.seed == seed for arm in self.arms if arm.name == name for r in arm.results)
+    def _ended(self) -> HasEnded:
+        ended = {(arm.name, result.seed) for arm in self.arms for result in arm.results}
+        return lambda name, seed: (name, seed) in ended
 
     @property
     def results(self) -> list[Result]:
@@ -180,9 +176,8 @@ def results_frame(run: Run) -> pd.DataFrame:
 
 
 def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
-    original, counterpart = study.original(params), study.counterpart(params)
     table = paper_table(study)
-    row = table.row(study.arguments(original)) if table else None
+    row = table.row(study.arguments(study.original(params))) if table else None
     return Arm(
         name=study.arm(params),
         arguments=study.arguments(params),
@@ -190,8 +185,6 @@ def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
         results=tuple(sorted(results, key=lambda result: result.seed)),
         paper=row.values.get(study.paper.column) if row and study.paper else None,
         matched=study.is_copy(params),
-        original=study.arm(original),
-        counterpart="" if counterpart is None else study.arm(counterpart),
     )
 
 

@@ -114,18 +114,13 @@ def _fidelity_markdown(content: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def headline(run: Path) -> str:
-    """What a run has found, in one sentence of its report.
-
-    Raises:
-        InputError: The study is missing or not valid.
-    """
-    read = read_run(run)
-    if summary.learnt_nothing(read):
-        return summary.nothing_words(read)
-    if read.study.search.is_grid:
-        return summary.best(read)
-    return search.best(read, search.networks_data(read))
+def headline(run: Run) -> str:
+    """What a run has found, in one sentence of its report."""
+    if summary.learnt_nothing(run):
+        return summary.nothing_words(run)
+    if run.study.search.is_grid:
+        return summary.best(run)
+    return search.best(run, search.networks_data(run))
 
 
 def _write_grid(run: Run, out: Path, plotly: str) -> None:

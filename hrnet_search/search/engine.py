@@ -129,7 +129,7 @@ def run_study(
             return _run_trials(ledger, ready, jobs=jobs, address=address, console=console)
 
 
-def make_ready(studies: Iterable[Study], *, out: Path, fresh: bool, console: Console) -> None:
+def make_all_ready(studies: Iterable[Study], *, out: Path, fresh: bool, console: Console) -> None:
     """Look at all studies of a series before the first is run, and set old runs aside.
 
     What is refused here is refused before anything is trained or moved.
