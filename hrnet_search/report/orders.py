@@ -52,11 +52,12 @@ def places(run: Run) -> dict[str, float]:
 def correlation(found: Correlation) -> str:
     """As in "0.50", with its interval on a second line if it has one."""
     if found.low is None or found.high is None:
-        return _number(found.value)
-    return f"{_number(found.value)}\n[{_number(found.low)}, {_number(found.high)}]"
+        return number(found.value)
+    return f"{number(found.value)}\n[{number(found.low)}, {number(found.high)}]"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A correlation with two digits."""
     if value is None:
         return NONE
     return f"{value:.2f}".replace("-", MINUS)
