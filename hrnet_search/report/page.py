@@ -175,7 +175,8 @@ def _studies_content(found: studies.Together, out: Path) -> dict[str, Any]:
         "cost": metric(first.cost),
         "draws": DRAWS,
         "many": MANY_TRIALS,
-        "pairs": len(studies.pairs_data(found)),
+        "pairs": studies.pairs_tables(found),
+        "max_pairs": studies.MAX_PAIRS,
         "left_out": found.left_out,
         "has_adaptive": any(run.study.adaptive for run in found.runs.values()),
         "pages": {study: f"../{study}/index.html" for study in beside},
@@ -185,7 +186,6 @@ def _studies_content(found: studies.Together, out: Path) -> dict[str, Any]:
             "arms": studies.arms_table(found),
             "alone": studies.alone_table(found),
             "orders": studies.orders_table(found),
-            "pairs": studies.pairs_table(found),
             "changes": studies.changes_table(found),
             "settings": studies.differing_table(settings),
             "fronts": studies.fronts_table(found, fronts),
@@ -201,20 +201,20 @@ def _studies_content(found: studies.Together, out: Path) -> dict[str, Any]:
 
 def _studies_markdown(content: dict[str, Any]) -> str:
     """The tables that have rows, with the words they need."""
-    headings = {
-        "arms": f"{content['noun'].capitalize()}s in several studies",
-        "alone": f"{content['noun'].capitalize()}s that one study has alone",
-        "orders": "Agreement of the orders",
-        "pairs": "Pairs that both studies tell apart",
-        "changes": f"Differences to {tables.plain(content['first'])}, paired by seed",
-        "settings": "Settings that differ",
-        "fronts": "Pareto fronts",
-        "studies": "What the studies took",
+    own, noun = content["tables"], content["noun"]
+    laid = {
+        f"{noun.capitalize()}s in several studies": own["arms"],
+        f"{noun.capitalize()}s that one study has alone": own["alone"],
+        "Agreement of the orders": own["orders"],
+        **{f"{noun.capitalize()}s told apart by {p}": t for p, t in content["pairs"].items()},
+        f"Differences to {content['first']}, paired by seed": own["changes"],
+        "Settings that differ": own["settings"],
+        "Pareto fronts": own["fronts"],
+        "What the studies took": own["studies"],
     }
     parts = [f"# {tables.plain(content['title'])}\n", tables.plain(content["summary"]) + "\n"]
-    for name, heading in headings.items():
-        table = content["tables"][name]
-        parts += [f"## {heading}\n", tables.markdown(table)] if table.rows else []
+    for heading, table in laid.items():
+        parts += [f"## {tables.plain(heading)}\n", tables.markdown(table)] if table.rows else []
     return "\n".join(parts)
 
 

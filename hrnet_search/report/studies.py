@@ -248,17 +248,20 @@ def pairs_data(found: Together) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def pairs_table(found: Together) -> TextTable:
-    """The first `MAX_PAIRS` pairs of arms that both of two studies tell apart."""
-    columns = [Column("Arm", "arm"), Column("minus", "arm"), Column("Study"), Column("and")]
-    columns += [Column(f"in the {name}", "number", "95 % interval") for name in ("first", "second")]
-    columns += [Column("Order", "verdict")]
-    rows = []
-    for row in pairs_data(found).head(MAX_PAIRS).to_dict("records"):
-        studies = [row["first"], row["second"]]
-        each = [_difference(found.shared[study], row["arm"], row["other"]) for study in studies]
-        rows.append([row["arm"], row["other"], *studies, *each, row["order"]])
-    return TextTable(columns, rows)
+def pairs_tables(found: Together) -> dict[str, TextTable]:
+    """Pair of studies -> the first `MAX_PAIRS` pairs of arms that both tell apart, if any."""
+    laid = {}
+    for (first, second), rows in pairs_data(found).groupby(["first", "second"], sort=False):
+        columns = [Column("Arm", "arm"), Column("minus", "arm")]
+        columns += [Column(f"in {name}", "number", "95 % interval") for name in (first, second)]
+        columns += [Column("Order", "verdict")]
+        runs = [found.shared[study] for study in (first, second)]
+        cells = [
+            [arm, other, *(_difference(run, arm, other) for run in runs), order]
+            for arm, other, order in rows[["arm", "other", "order"]].head(MAX_PAIRS).to_numpy()
+        ]
+        laid[f"{first} and {second}"] = TextTable(columns, cells)
+    return laid
 
 
 def _difference(run: Run, arm: str, other: str) -> str:
@@ -584,8 +587,8 @@ def summary(found: Together, fronts: pd.DataFrame) -> str:
     """
     if not found.arms:
         return f"{_what(found)} No {found.noun} is in two of them, so there is nothing to compare."
-    parts = [*_winners(found), *_order_words(found), *_change_words(found), _fronts(found, fronts)]
-    return f"{_what(found)}\n\n{' '.join(filter(None, parts))}"
+    told = [_winners(found), _order_words(found), _change_words(found), _front_words(found, fronts)]
+    return "\n\n".join([_what(found), *(" ".join(words) for words in told if words)])
 
 
 def trials(found: Together) -> str:
@@ -605,7 +608,9 @@ def _what(found: Together) -> str:
         return text
     shared = count(len(found.arms), found.noun)
     verb = "is" if len(found.arms) == 1 else "are"
-    which = "both" if len(each) == 2 else "two of them or more"
+    is_in_all = all(len(run.arms) == len(found.arms) for run in found.shared.values())
+    which = "all of them" if is_in_all else "two of them or more"
+    which = "both" if len(each) == 2 else which
     rest = sum(map(len, found.alone.values()))
     only = f", {rest} in one alone" if rest else ""
     return f"{text} {shared} {verb} in {which}{only}."
@@ -640,6 +645,8 @@ def _winner(run: Run, study: str, best: str) -> str:
         told = "told apart from all others" if len(others) > 1 else "told apart from the other"
     elif len(untold) <= MAX_UNTOLD:
         told = f"not told apart from {joined(untold)}"
+    elif len(untold) == len(others):
+        told = f"not told apart from any of {len(others)} others"
     else:
         told = f"not told apart from {len(untold)} of {len(others)} others"
     return f"{best} in {study} ({told})"
@@ -694,17 +701,17 @@ def _change_words(found: Together) -> list[str]:
     return words
 
 
-def _fronts(found: Together, frame: pd.DataFrame) -> str:
+def _front_words(found: Together, frame: pd.DataFrame) -> list[str]:
     """Whose networks the joint front has."""
     ahead = frame[frame["joint"].astype(bool)]
     if ahead.empty:
-        return ""
+        return []
     each = [f"{int((ahead['study'] == study).sum())} of {study}" for study in found.runs]
     study = found.runs[found.first].study
-    against = f"{metric(study.accuracy).label} against {metric(study.cost).label}"
-    return (
-        f"Their joint Pareto front of {against} has {count(len(ahead), 'network')}: {joined(each)}."
+    front = (
+        f"joint Pareto front of {metric(study.accuracy).label} against {metric(study.cost).label}"
     )
+    return [f"Their {front} has {count(len(ahead), 'network')}: {joined(each)}."]
 
 
 def joined(names: Sequence[str]) -> str:

@@ -27,13 +27,14 @@ from hrnet_search.report.studies import (
     means_figure,
     orders_data,
     pairs_data,
+    pairs_tables,
     places_figure,
     studies_table,
     summary,
 )
 
 # By mean, the best first: +within, +across, final; and +across, +within, final.
-SHORT = {"final": [0.10, 0.11, 0.12], "+across": [0.20, 0.22, 0.21], "+within": [0.30, 0.31, 0.32]}
+SHORT = {"final": [0.10, 0.11, 0.12], "+across": [0.20, 0.22, 0.21], "+within": [0.31, 0.30, 0.32]}
 LONG = {"final": [0.15, 0.17, 0.16], "+across": [0.55, 0.56, 0.57], "+within": [0.40, 0.44, 0.42]}
 SEGMENTATION = {
     "task": {"kind": "segmentation"},
@@ -118,6 +119,11 @@ def test_the_order_of_arms_in_two_studies(tmp_path):
     assert list(pairs.iloc[0][["arm", "other"]]) == ["+within", "+across"]  # better in the first
     assert pairs.iloc[0]["difference.first"] == pytest.approx(0.10)
     assert pairs.iloc[0]["difference.second"] == pytest.approx(-0.14)
+    (table,) = pairs_tables(found).values()
+    assert [column.title for column in table.columns[2:4]] == ["in short", "in long"]
+    limits = stats.ttest_rel(LONG["+within"], LONG["+across"]).confidence_interval(0.95)
+    low, high = (f"{100 * abs(end):.1f}" for end in limits)
+    assert table.rows[0][3] == f"\N{MINUS SIGN}14.0 AP\n[\N{MINUS SIGN}{low}, \N{MINUS SIGN}{high}]"
 
 
 def test_the_words_say_who_wins_and_what_changed(tmp_path):
@@ -125,9 +131,9 @@ def test_the_words_say_who_wins_and_what_changed(tmp_path):
         "2 studies: short (pose estimation, AP) and long (pose estimation, AP). 3 arms are in "
         "both.\n\n"
         "The arm with the best mean is not the same in all: +within in short (told apart from all "
-        "others) and +across in long (told apart from all others). "
+        "others) and +across in long (told apart from all others).\n\n"
         "short and long: Spearman's rho 0.50 [0.50, 0.50]; of 3 pairs of arms both tell 3 apart, 2 "
-        "in the same order, 1 in the opposite. "
+        "in the same order, 1 in the opposite.\n\n"
         "long minus short, seed by seed: +5.0 to +35.0 AP, shown for 3 of 3 arms."
     )
 
@@ -440,7 +446,7 @@ def test_fronts_of_searches_beside_each_other(tmp_path):
     figure = fronts_figure(found, frame)
     assert [len(trace.x) for trace in figure.data] == [2, 3, 3, 3]
     assert words(found).endswith(
-        "Their joint Pareto front of AP against GMACs has 3 networks: 1 of one and 2 of two."
+        "\n\nTheir joint Pareto front of AP against GMACs has 3 networks: 1 of one and 2 of two."
     )
 
 
