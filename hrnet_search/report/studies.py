@@ -16,8 +16,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..pareto import front, hypervolume
-from ..ranks import Agreement, agree, decided_pairs
-from ..result import count, metric
+from ..ranks import Agreement, Scores, agree, decided_pairs
+from ..result import Metric, count, metric
 from ..stats import (
     LEVEL,
     MIN_PAIRS,
@@ -36,6 +36,7 @@ from .tables import NONE, Column, TextTable, interval, probability, settings_tab
 MAX_TOLD = 3  # pairs of studies that the summary tells one by one
 MAX_UNTOLD = 2  # arms that are named as not told apart from the best
 MAX_PAIRS = 500  # pairs of arms that are listed; the file holds all
+Decided = Mapping[tuple[str, str], int]  # pairs of arms -> 1 or -1: which is better
 TEXTS = ("name", "title", "description")  # of a study: they change nothing
 
 
@@ -57,9 +58,21 @@ class Orders:
     told: dict[tuple[str, str], tuple[int, int]]
 
     @property
-    def both(self) -> dict[tuple[str, str], bool]:
-        """Pairs of arms that both tell apart -> is the same arm better?"""
-        return {pair: one == two for pair, (one, two) in self.told.items() if one and two}
+    def both(self) -> list[tuple[str, str, bool]]:
+        """Pairs of arms that both tell apart: the better one in the first study, the other one,
+        and is the same one better in the second? Those where it is not come first.
+        """
+        pairs = [
+            (*(pair if one > 0 else pair[::-1]), one == two)
+            for pair, (one, two) in self.told.items()
+            if one and two
+        ]
+        return sorted(pairs, key=lambda pair: pair[2])
+
+    @property
+    def same(self) -> int:
+        """How many of these are in the same order."""
+        return sum(is_same for _, _, is_same in self.both)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +96,7 @@ class Together:
         by_network: Whether arms belong together by network, not by name.
         unlike: Shared arms that are not the same network in all studies; empty where studies have
             several heads, since what a network is then cannot be compared.
+        decided: Study -> the pairs of shared arms that it tells apart (`decided_pairs`).
         orders: Of each pair of studies.
         changes: Judged together, as one table.
         left_out: Study -> why no difference is taken to the first.
@@ -94,6 +108,7 @@ class Together:
     alone: Mapping[str, list[str]]
     by_network: bool
     unlike: list[str]
+    decided: Mapping[str, Decided]
     orders: list[Orders]
     changes: list[Change]
     left_out: Mapping[str, str]
@@ -123,6 +138,8 @@ def compare_studies(runs: Mapping[str, Run]) -> Together:
     keys: dict[str, set[str]] = {name: set() for name in names.values()}
     for arm in (arm for run in shared.values() for arm in run.arms):
         keys[arm.name].add(_key(arm))
+    scores = {study: orders.scores(run) for study, run in shared.items()}
+    decided = {study: decided_pairs(each) for study, each in scores.items()}
     changes, left_out = _changes(shared)
     return Together(
         runs=runs,
@@ -134,7 +151,8 @@ def compare_studies(runs: Mapping[str, Run]) -> Together:
         },
         by_network=by_network,
         unlike=[name for name, found in keys.items() if has_one_head and len(found) > 1],
-        orders=_orders(shared),
+        decided=decided,
+        orders=_orders(scores, decided),
         changes=changes,
         left_out=left_out,
     )
@@ -170,12 +188,10 @@ def _renamed(run: Run, names: Mapping[str, str], identity: Callable[[Arm], str])
 # --- orders ----------------------------------------------------------------------------------
 
 
-def _orders(shared: Mapping[str, Run]) -> list[Orders]:
+def _orders(scores: Mapping[str, Scores], decided: Mapping[str, Decided]) -> list[Orders]:
     """Of each pair of studies, over the arms that both have."""
-    scores = {study: orders.scores(run) for study, run in shared.items()}
-    decided = {study: decided_pairs(each) for study, each in scores.items()}
     found = []
-    for one, two in itertools.combinations(shared, 2):
+    for one, two in itertools.combinations(scores, 2):
         both = [arm for arm in scores[one] if arm in scores[two]]
         sides = [{arm: scores[study][arm] for arm in both} for study in (one, two)]
         told = {
@@ -198,12 +214,11 @@ def orders_data(found: Together) -> pd.DataFrame:
         for name in ("spearman", "kendall"):
             one = getattr(agreement, name)
             row |= {name: one.value, f"{name}.low": one.low, f"{name}.high": one.high}
-        told, both = each.told.values(), each.both.values()
+        told, both = each.told.values(), len(each.both)
         row |= {"pairs": agreement.pairs}
         row |= {"told.first": sum(bool(one) for one, _ in told)}
-        row |= {"told.second": sum(bool(two) for _, two in told), "told.both": len(both)}
-        same = sum(both)
-        rows.append(row | {"same_order": same, "opposite_order": len(both) - same})
+        row |= {"told.second": sum(bool(two) for _, two in told), "told.both": both}
+        rows.append(row | {"same_order": each.same, "opposite_order": both - each.same})
     return pd.DataFrame(rows)
 
 
@@ -231,42 +246,45 @@ def orders_table(found: Together) -> TextTable:
 
 
 def pairs_data(found: Together) -> pd.DataFrame:
-    """Pairs of arms that both of two studies tell apart, those in the opposite order first.
+    """Pairs of arms that both of two studies tell apart, as in `Orders.both`.
 
-    `arm` is the better one in the first study; differences are `arm` minus `other`, in the units
-    of the records.
+    Differences are `arm` minus `other`, in the units of the records.
     """
     columns = ["first", "second", "arm", "other", "difference.first", "difference.second", "order"]
     rows = []
     for each in found.orders:
         values = [_values(found.shared[study]) for study in (each.first, each.second)]
-        for pair, is_same in sorted(each.both.items(), key=lambda item: item[1]):
-            arm, other = pair if each.told[pair][0] > 0 else pair[::-1]
+        for arm, other, is_same in each.both:
             means = [float(differences(one[arm], one[other]).mean()) for one in values]
-            order = "same" if is_same else "opposite"
-            rows.append([each.first, each.second, arm, other, *means, order])
+            rows.append([each.first, each.second, arm, other, *means, _order_word(is_same)])
     return pd.DataFrame(rows, columns=columns)
 
 
 def pairs_tables(found: Together) -> dict[str, TextTable]:
-    """Pair of studies -> the first `MAX_PAIRS` pairs of arms that both tell apart, if any."""
+    """Two studies -> the first `MAX_PAIRS` pairs of arms that both tell apart, if any."""
     laid = {}
-    for (first, second), rows in pairs_data(found).groupby(["first", "second"], sort=False):
+    for each in found.orders:
+        studies = each.first, each.second
+        runs = [found.shared[study] for study in studies]
+        sides = [(metric(run.study.accuracy), _values(run)) for run in runs]
         columns = [Column("Arm", "arm"), Column("minus", "arm")]
-        columns += [Column(f"in {name}", "number", "95 % interval") for name in (first, second)]
+        columns += [Column(f"in {study}", "number", "95 % interval") for study in studies]
         columns += [Column("Order", "verdict")]
-        runs = [found.shared[study] for study in (first, second)]
-        cells = [
-            [arm, other, *(_difference(run, arm, other) for run in runs), order]
-            for arm, other, order in rows[["arm", "other", "order"]].head(MAX_PAIRS).to_numpy()
+        rows = [
+            [arm, other, *(_difference(*side, arm, other) for side in sides), _order_word(is_same)]
+            for arm, other, is_same in each.both[:MAX_PAIRS]
         ]
-        laid[f"{first} and {second}"] = TextTable(columns, cells)
+        if rows:
+            laid[joined(studies)] = TextTable(columns, rows)
     return laid
 
 
-def _difference(run: Run, arm: str, other: str) -> str:
-    """Of two arms that are told apart in a run, with its t interval."""
-    shown, values = metric(run.study.accuracy), _values(run)
+def _order_word(is_same: bool) -> str:
+    return "same" if is_same else "opposite"
+
+
+def _difference(shown: Metric, values: Scores, arm: str, other: str) -> str:
+    """Of two arms that are told apart, with its t interval."""
     each = differences(values[arm], values[other])
     limits = interval(shown, t_interval(each, level=LEVEL))
     return f"{signed(shown, float(each.mean()))} {shown.label}\n{limits}"
@@ -282,7 +300,7 @@ def _values(run: Run) -> dict[str, dict[int, float]]:
 def arms_data(found: Together) -> pd.DataFrame:
     """One row per shared arm and study that has it, in the units of the records."""
     columns = ["arm", "study", "metric", "mean", "deviation", "seeds", "place", "cost", "cost.mean"]
-    rows = []
+    rows: list[list[Any]] = []
     for study, run in found.shared.items():
         place, key = orders.places(run), run.study.accuracy
         for arm in run.arms:
@@ -290,7 +308,8 @@ def arms_data(found: Together) -> pd.DataFrame:
             cost = run.study.cost
             rows.append([arm.name, study, key, *numbers, cost, spread(arm, cost)[0]])
     order = {name: number for number, name in enumerate(found.arms)}
-    return pd.DataFrame(sorted(rows, key=lambda row: order[row[0]]), columns=columns)
+    rows.sort(key=lambda row: order[str(row[0])])
+    return pd.DataFrame(rows, columns=columns)
 
 
 def arms_table(found: Together) -> TextTable:
@@ -625,7 +644,7 @@ def _winners(found: Together) -> list[str]:
     words = []
     if len(known) > 1:
         same = "the same" if len(set(known.values())) == 1 else "not the same"
-        each = [_winner(found.shared[study], study, arm) for study, arm in known.items()]
+        each = [_winner(found, study, arm) for study, arm in known.items()]
         words = [f"The {found.noun} with the best mean is {same} in all: {joined(each)}."]
     if empty:
         words.append(f"Nothing was learnt in {joined(empty)}.")
@@ -634,10 +653,10 @@ def _winners(found: Together) -> list[str]:
     return words
 
 
-def _winner(run: Run, study: str, best: str) -> str:
+def _winner(found: Together, study: str, best: str) -> str:
     """As in "final in a (not told apart from +across)"."""
-    decided = decided_pairs(orders.scores(run))
-    others = [arm for arm in orders.means(run) if arm != best]
+    decided = found.decided[study]
+    others = [arm for arm in orders.means(found.shared[study]) if arm != best]
     untold = [o for o in others if (best, o) not in decided and (o, best) not in decided]
     if not others:
         told = "alone measured"
@@ -675,7 +694,7 @@ def _order(found: Together, each: Orders) -> str:
     rho = each.agreement.spearman
     if rho.value is None:
         return f"{names}: no rank correlation, since all means of one are equal."
-    same, both = sum(each.both.values()), len(each.both)
+    same, both = each.same, len(each.both)
     text = f"{names}: Spearman's rho {' '.join(orders.correlation(rho).split())}"
     pairs = f"of {count(each.agreement.pairs, 'pair')} of {found.noun}s both tell"
     if not both:
