@@ -607,7 +607,7 @@ def summary(found: Together, fronts: pd.DataFrame) -> str:
     if not found.arms:
         return f"{_what(found)} No {found.noun} is in two of them, so there is nothing to compare."
     told = [_winners(found), _order_words(found), _change_words(found), _front_words(found, fronts)]
-    return "\n\n".join([_what(found), *(" ".join(words) for words in told if words)])
+    return "\n\n".join([_what(found), *("\n".join(words) for words in told if words)])
 
 
 def trials(found: Together) -> str:
