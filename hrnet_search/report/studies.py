@@ -505,7 +505,7 @@ def fronts_data(found: Together) -> pd.DataFrame:
     """The networks that each of several searches compares, in the units of the records.
 
     `front` says whether one is on the front of its own study, `joint` whether it is on that of all.
-    Empty if a study is a grid, or cannot be set against the first.
+    Empty if a study is a grid, has other objectives or data than the first, or accuracy alone.
     """
     columns = ["study", "network", "arm", "cost", "mean", "deviation", "front", "joint"]
     base = found.runs[found.first]
@@ -523,8 +523,9 @@ def fronts_data(found: Together) -> pd.DataFrame:
 
 
 def _is_comparable(run: Run, base: Run, first: str) -> bool:
-    is_alike = run.study.cost == base.study.cost and not _incomparable(run, base, first)
-    return is_alike and not run.study.search.is_grid
+    goals = run.study.goals
+    has_goals = len(goals) > 1 and goals == base.study.goals
+    return has_goals and not run.study.search.is_grid and not _incomparable(run, base, first)
 
 
 def _points(found: Together, frame: pd.DataFrame) -> np.ndarray[Any, Any]:

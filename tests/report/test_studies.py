@@ -480,6 +480,7 @@ def test_a_grid_beside_a_search_has_no_fronts(tmp_path):
     [
         {"objectives": ["metrics.ap50", "profile.macs"]},
         {"objectives": ["metrics.ap", "profile.params"]},
+        {"objectives": ["metrics.ap"]},
         {
             "seeds": 1,
             "data": {
