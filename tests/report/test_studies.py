@@ -205,12 +205,14 @@ def test_other_metrics_and_data_have_orders_but_no_differences(tmp_path):
     assert "No differences for other, which has other data than pose." in page
 
 
-def test_data_without_a_checksum_is_told_by_its_settings(tmp_path):
+def test_a_checksum_says_whether_data_is_the_same_and_without_one_the_settings(tmp_path):
     kind = {"kind": "synthetic_pose", "num_val": 8, "input_size": [64, 32]}
     runs = [
         make(tmp_path, name, SHORT, data=kind | {"num_train": number})
         for name, number in (("a", 64), ("b", 64), ("c", 65))
     ]
+    moved = make(tmp_path, "d", SHORT, data=kind | {"num_train": 64}, checksum="4567")
+    assert compared(*runs, moved).left_out == {"d": "has other data than a"}
     for run in runs:
         (run / "environment.json").unlink()
     assert compared(*runs).left_out == {"c": "has other data than a"}
