@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 PROBLEMS = FAILED_TRIALS  # what doctor found
 DIFFERS = FAILED_TRIALS  # what replay found
+MAX_FOLDER = 255  # bytes of a folder's name, on the file systems that there are
 
 EPILOG = """\
 start here:
@@ -119,10 +120,14 @@ REPORT_EPILOG = """\
 examples:
   hrnet-search report fusion_ablation
   hrnet-search report fusion_ablation --shared     pages that are kept together, 0.1 MB each
+  hrnet-search report table12_pose table12_camvid  does what wins for pose win for segmentation?
+  hrnet-search report short long longer            what longer training has changed
 
-Writes reports/STUDY/ as `run` does at its end, also while the study runs. A page is complete by
-itself, of about 5 MB, so that it can be sent to somebody; with --shared it needs the file beside
-its folder.
+Writes reports/STUDY/ as `run` does at its end, also while the study runs. Of several studies it
+writes reports/A+B/ instead, a name that no study has, and changes nothing of their own reports: the
+arms they share (by name; of searches the networks), whether their orders agree, paired differences
+to the first study, what differs between the settings. A page is complete by itself, of about 5 MB,
+so that it can be sent to somebody; with --shared it needs the file beside its folder.
 """
 
 STATUS_EPILOG = """\
@@ -358,11 +363,30 @@ def _plan(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _report(options: argparse.Namespace, _: list[str]) -> int:
-    run, reports = _find_run(options.study, options.out)
-    from .report import write_report
+    found = [_find_run(study, options.out) for study in options.studies]
+    runs = [run for run, _ in found]
+    several = _reports_of(options.studies, runs, options.out) if len(found) > 1 else None
+    from .report import write_report, write_studies
 
-    print(f"Report: {write_report(run, reports, shared=options.shared)}")
+    if several:
+        page = write_studies(runs, several, shared=options.shared)
+    else:
+        page = write_report(*found[0], shared=options.shared)
+    print(f"Report: {page}")
     return DONE
+
+
+def _reports_of(studies: Sequence[str], runs: Sequence[Path], out: Path) -> Path:
+    """Folder for the report of several studies; no study's name has a "+"."""
+    names = [run.name for run in runs]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            rule = f"is study {name}, which is given before; give others to compare it with"
+            raise InputError(rule, key="study", value=studies[place])
+    if len((folder := "+".join(names)).encode()) > MAX_FOLDER:
+        rule = f"make a folder's name of more than {MAX_FOLDER} letters; compare fewer at a time"
+        raise InputError(rule, key="study", value=folder)
+    return out / "reports" / folder
 
 
 def _export(options: argparse.Namespace, _: list[str]) -> int:
@@ -763,8 +787,16 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--format", choices=("text", "markdown", "csv", "html"), default="text")
     tables.add_argument("--out", type=Path, metavar="FILE", help="write there, not on the screen")
 
-    report = _command(commands, "report", "write a study's report again", _report, REPORT_EPILOG)
-    report.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
+    report = _command(
+        commands,
+        "report",
+        "write a study's report again, or one page that compares several",
+        _report,
+        REPORT_EPILOG,
+    )
+    report.add_argument(
+        "studies", nargs="+", metavar="STUDY", help="name or file of a study that was run"
+    )
     report.add_argument(
         "--shared", action="store_true", help="one reports/plotly.min.js for all pages"
     )

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from .stats import LEVEL, MIN_PAIRS, differences, p_of_t
+from .stats import LEVEL, MIN_PAIRS, differences, t_interval
 
 DRAWS = 2000  # of the bootstrap
-DIGITS = 12  # resampled means are equal if they agree in so many: sums round
+DIGITS = 12  # means are equal if they agree in so many: sums round
 MIN_ARMS = 2  # one arm has no order
 
 Scores = Mapping[str, Mapping[int, float]]  # arm -> seed -> value
@@ -100,8 +100,11 @@ def decided_pairs(scores: Scores) -> dict[tuple[str, str], int]:
     found = {}
     for arm, other in itertools.combinations(scores, 2):
         each = differences(scores[arm], scores[other])
-        if each.size >= MIN_PAIRS and p_of_t(each) <= LEVEL:
-            found[arm, other] = _sign(scores, arm, other)
+        if each.size < MIN_PAIRS:
+            continue
+        low, high = (round(end, DIGITS) for end in t_interval(each, level=LEVEL))
+        if low > 0 or high < 0:
+            found[arm, other] = 1 if low > 0 else -1
     return found
 
 

@@ -8,6 +8,7 @@ effect is at most `LEVEL`.
 
 import bisect
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -171,8 +172,14 @@ def _comparison(pair: Pair, *, p_table: float, family: int, level: float) -> Com
 def t_interval(differences: Sequence[float] | NDArray[np.float64], *, level: float) -> Interval:
     """Student's interval of the mean at a confidence of 1 - level."""
     mean, half = _mean_and_error(differences)
-    half *= float(stats.t.ppf(1 - level / 2, len(differences) - 1))
+    half *= _critical(len(differences), level)
     return mean - half, mean + half
+
+
+@functools.cache
+def _critical(n: int, level: float) -> float:
+    """So many standard errors the mean of n values may be off, by Student's t."""
+    return float(stats.t.ppf(1 - level / 2, n - 1))
 
 
 def bootstrap_interval(

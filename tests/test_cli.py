@@ -260,6 +260,88 @@ def test_no_winner_is_named_where_nothing_was_learnt(
     assert capsys.readouterr() == (lines, "")
 
 
+# --- several studies ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with runs of two studies, and the file of the first."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("short", "long"):
+        study = load_study(SMOKE, [f"name={name}"])
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "study.yaml").write_text(dump_study(study))
+        lines = []
+        for trial, params in enumerate(study.arms()):
+            record = Result(
+                study=name, trial=trial, state="complete", arm=study.arm(params), params=params,
+                seed=0, key="", arch={}, profile={"macs": 1e6}, metrics={"ap": 0.1 + trial},
+                history=[], seconds=1.0, attempt=1, started="",
+            )  # fmt: skip
+            lines.append(json.dumps(record.to_dict()) + "\n")
+        (folder / "results.jsonl").write_text("".join(lines))
+    shutil.copy(tmp_path / "runs" / "short" / "study.yaml", tmp_path / "short.yaml")
+    return tmp_path
+
+
+def test_report_of_several_studies_leaves_their_own_alone(
+    capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    own = runs / "reports" / "short" / "index.html"
+    own.parent.mkdir(parents=True)
+    own.write_text("own")
+    status, out, err = said(capsys, "report", "short.yaml", "long", "--shared")
+    assert (status, err) == (0, "")
+    page = Path("reports/short+long/index.html")
+    assert out == f"Report: {page}\n"
+    assert "Studies side by side: short and long" in page.read_text()
+    assert own.read_text() == "own"
+    assert sorted(path.name for path in (runs / "reports").iterdir()) == [
+        "plotly.min.js", "short", "short+long",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("studies", "parts"),
+    [
+        (["short", "short"], ["study: 'short'", "is study short, which is given before"]),
+        (
+            ["short", "long", "short.yaml"],
+            ["study: 'short.yaml'", "is study short, which is given"],
+        ),
+        (["short", "lnog"], ["study: 'lnog'", "has not been run in runs", "'long'"]),
+        (["nothing", "short"], ["study: 'nothing'", "has not been run"]),
+        (["short", "long.yaml"], ["long.yaml", "there is no such file"]),
+    ],
+)
+def test_studies_that_cannot_be_compared_get_one_line(
+    capsys: pytest.CaptureFixture[str], runs: Path, studies: list[str], parts: list[str]
+) -> None:
+    line = refused(capsys, "report", *studies)
+    for part in parts:
+        assert part in line
+    assert not (runs / "reports").exists()
+
+
+def test_a_study_that_is_damaged_leaves_nothing_of_a_comparison(
+    capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    (runs / "runs" / "long" / "study.yaml").write_text("name: long\n")
+    assert "runs/long/study.yaml: task: is missing" in refused(capsys, "report", "short", "long")
+    assert not (runs / "reports").exists()
+
+
+def test_names_that_make_too_long_a_name_are_refused(
+    capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    names = [f"{'x' * 63}{number}" for number in range(4)]
+    for name in names:
+        shutil.copytree(runs / "runs" / "short", runs / "runs" / name)
+    assert "more than 255 letters" in refused(capsys, "report", *names)
+    assert not (runs / "reports").exists()
+
+
 # --- profile and tables --------------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ def test_every_documented_command_parses_and_its_files_are_valid(command: str) -
         return
     options = vars(_parser().parse_args(words))
     named = [options[name] for name in ("study", "target") if name in options]
+    named += options.get("studies", [])
     for table in options.get("tables", []):
         assert table in COSTS
     for file in map(Path, options.get("files", named)):

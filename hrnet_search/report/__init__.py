@@ -1,5 +1,5 @@
-"""The report of a run: one offline page, and its tables as Markdown and CSV."""
+"""The report of a run, or of several: one offline page, and its tables as Markdown and CSV."""
 
-from .page import headline, write_fidelity, write_report
+from .page import headline, write_fidelity, write_report, write_studies
 
-__all__ = ["headline", "write_fidelity", "write_report"]
+__all__ = ["headline", "write_fidelity", "write_report", "write_studies"]

@@ -5,20 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from ..ranks import Agreement, Correlation, agree
 from ..result import count, metric
-from ..stats import LEVEL, MIN_PAIRS, mean_and_deviation, t_interval
-from . import figures
-from .frame import Arm, Run
-from .tables import MINUS, NONE, TIMES, Column, TextTable, with_deviation
+from . import figures, orders
+from .frame import Run
+from .tables import NONE, TIMES, Column, TextTable
 
 TRAINING = 3  # multiply-adds of a training step in forward passes: the backward pass takes two
 TERA = 1e12
-SPREAD = 0.24  # width over which the arms of a scale stand side by side, in distances of scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +53,13 @@ def compare_scales(runs: Mapping[str, Run]) -> list[Scale]:
 
 def _scale(name: str, run: Run, full: Run) -> Scale:
     is_full = run is full
-    chosen, best = _best(run), _best(full)
-    there = {arm: mean for arm, mean in _means(full).items() if mean is not None}
+    chosen, best = orders.best(run), orders.best(full)
+    there = orders.means(full)
     regret = abs(there[best] - there[chosen]) if best and chosen in there else None
     return Scale(
         name=name,
         run=run,
-        agreement=None if is_full else agree(_scores(run), _scores(full)),
+        agreement=None if is_full else agree(orders.scores(run), orders.scores(full)),
         macs=_macs(run),
         seconds=sum(r.seconds for r in run.results if r.state == "complete"),
         chosen=chosen,
@@ -79,21 +76,6 @@ def cheapest(scales: Sequence[Scale]) -> Scale | None:
         if scale.agreement and scale.agreement.keeps_order and (scale.share(full) or 1) < 1
     ]
     return min(able, key=lambda scale: scale.macs or math.inf, default=None)
-
-
-def _scores(run: Run) -> dict[str, dict[int, float]]:
-    return {arm.name: arm.values(run.study.accuracy) for arm in run.arms}
-
-
-def _means(run: Run) -> dict[str, float | None]:
-    scores = _scores(run).items()
-    return {arm: mean_and_deviation(v.values())[0] if v else None for arm, v in scores}
-
-
-def _best(run: Run) -> str | None:
-    sign = 1 if metric(run.study.accuracy).direction == "maximize" else -1
-    means = {arm: sign * mean for arm, mean in _means(run).items() if mean is not None}
-    return max(means, key=lambda arm: means[arm], default=None)
 
 
 def _macs(run: Run) -> float | None:
@@ -196,49 +178,18 @@ def agreement_table(scales: Sequence[Scale]) -> TextTable:
         found = scale.agreement
         assert found is not None
         pairs = [found.kept, found.reversed, found.pairs - found.kept - found.reversed]
-        row = [scale.name, _correlation(found.spearman), _correlation(found.kendall)]
+        row = [scale.name, *map(orders.correlation, (found.spearman, found.kendall))]
         row += [*map(str, pairs), scale.chosen or NONE, shown.show(scale.regret)]
         rows.append([*row, "yes" if found.keeps_order else "no" if found.decided else "open"])
     return TextTable(columns, rows)
 
 
-def _correlation(found: Correlation) -> str:
-    if found.low is None or found.high is None:
-        return _number(found.value)
-    return f"{_number(found.value)}\n[{_number(found.low)}, {_number(found.high)}]"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return NONE
-    return f"{value:.2f}".replace("-", MINUS)
-
-
 def arms_table(scales: Sequence[Scale]) -> TextTable:
     """Each arm at each scale: mean, deviation, and its place."""
-    shown = metric(scales[-1].run.study.accuracy)
-    note = f"{shown.title}; place"
-    columns = [Column("Arm", "arm"), *(Column(s.name, "number", note) for s in scales)]
-    places = [ranks(scale.run) for scale in scales]
-    rows = []
-    for arms in zip(*(scale.run.arms for scale in scales), strict=True):
-        cells = [_place_cell(scale.run, arm) for scale, arm in zip(scales, arms, strict=True)]
-        ranked = [f"; {place[arms[0].name]:g}" if arms[0].name in place else "" for place in places]
-        rows.append([arms[0].name, *map("".join, zip(cells, ranked, strict=True))])
-    return TextTable(columns, rows)
-
-
-def _place_cell(run: Run, arm: Arm) -> str:
-    values = arm.values(run.study.accuracy)
-    mean, deviation = mean_and_deviation(values.values()) if values else (None, None)
-    return with_deviation(metric(run.study.accuracy), mean, deviation, len(values))
-
-
-def ranks(run: Run) -> dict[str, float]:
-    """Arm -> its place by mean, 1 the best; equal ones share the mean of their places."""
-    means = pd.Series(_means(run), dtype=float).dropna()
-    descending = metric(run.study.accuracy).direction == "maximize"
-    return dict(means.rank(ascending=not descending))
+    runs = _runs(scales)
+    names = [arm.name for arm in scales[-1].run.arms]
+    columns = [Column("Arm", "arm"), *orders.mean_columns(runs)]
+    return TextTable(columns, orders.mean_rows(runs, names))
 
 
 # --- figures ---------------------------------------------------------------------------------
@@ -246,80 +197,23 @@ def ranks(run: Run) -> dict[str, float]:
 
 def means_figure(scales: Sequence[Scale]) -> go.Figure | None:
     """Each arm's mean and its 95 % t interval at every scale; None if nothing was measured."""
-    shown = metric(scales[-1].run.study.accuracy)
-    points = {}
-    for name in _names(scales):
-        found = [_interval(scale.run, name) for scale in scales]
-        points[name] = [tuple(shown.scale * v for v in p) if p else None for p in found]
-    figure = _slopes(scales, points, shown.title)
-    if figure is not None:
-        figure.update_traces(hovertemplate="%{fullData.name}<br>%{y:.3g}<extra></extra>")
-    return figure
+    return orders.means_figure(_runs(scales), _drawn(scales), "Scale")
 
 
 def places_figure(scales: Sequence[Scale]) -> go.Figure | None:
     """Each arm's place at every scale, the best on top; None if nothing was measured."""
-    places = [ranks(scale.run) for scale in scales]
-    points: dict[str, list[Any]] = {
-        name: [(place[name], 0.0, 0.0) if name in place else None for place in places]
-        for name in _names(scales)
-    }
-    figure = _slopes(scales, points, "Place", spread=0)
-    if figure is not None:
-        figure.update_yaxes(autorange="reversed", dtick=max(1, len(points) // 10))
-        figure.update_traces(hovertemplate="%{fullData.name}<br>place %{y}<extra></extra>")
-    return figure
+    return orders.places_figure(_runs(scales), _drawn(scales), "Scale")
 
 
-def _names(scales: Sequence[Scale]) -> list[str]:
+def _runs(scales: Sequence[Scale]) -> dict[str, Run]:
+    return {scale.name: scale.run for scale in scales}
+
+
+def _drawn(scales: Sequence[Scale]) -> dict[str, figures.Style]:
     """The arms that are drawn, as in the report of the full scale."""
-    return [arm.name for arm in figures.named_arms(scales[-1].run)]
-
-
-def _interval(run: Run, name: str) -> tuple[float, float, float] | None:
-    """Mean, and how far its 95 % t interval reaches down and up; no interval of a single seed."""
-    values = list(_scores(run)[name].values())
-    if not values:
-        return None
-    mean, _ = mean_and_deviation(values)
-    low, high = t_interval(values, level=LEVEL) if len(values) >= MIN_PAIRS else (mean, mean)
-    return mean, mean - low, high - mean
-
-
-def _slopes(
-    scales: Sequence[Scale], points: Mapping[str, list[Any]], title: str, *, spread: float = SPREAD
-) -> go.Figure | None:
-    """A line for each arm over the scales; `points` are arm -> (value, down, up) at each."""
-    if not any(point for each in points.values() for point in each):
-        return None
-    figure = figures.blank_figure("Scale", title)
-    style = figures.styles(scales[-1].run)
-    shifts = np.linspace(-spread / 2, spread / 2, len(points)) if len(points) > 1 else [0.0]
-    for (name, each), shift in zip(points.items(), shifts, strict=True):
-        measured = [(x, point) for x, point in enumerate(each) if point]
-        drawn = style[name]
-        reach = {"color": drawn.colour, "width": 4, "thickness": 1.5, "type": "data"}
-        if any(up for _, (_, _, up) in measured):
-            reach |= {
-                "array": [up for _, (_, _, up) in measured],
-                "arrayminus": [down for _, (_, down, _) in measured],
-            }
-        figure.add_trace(
-            go.Scatter(
-                x=[x + shift for x, _ in measured],
-                y=[value for _, (value, _, _) in measured],
-                error_y=reach,
-                mode="lines+markers",
-                name=figures.escape(name),
-                line={"color": drawn.colour, "dash": drawn.dash, "width": 2},
-                marker={"color": drawn.colour, "symbol": drawn.symbol, "size": 9},
-            )
-        )
-    ticks = [figures.escape(scale.name) for scale in scales]
-    figure.update_xaxes(
-        tickvals=list(range(len(scales))), ticktext=ticks, range=[-0.3, len(scales) - 0.7]
-    )
-    return figure
+    full = scales[-1].run
+    style = figures.styles(full)
+    return {arm.name: style[arm.name] for arm in figures.named_arms(full)}
 
 
 # --- words -----------------------------------------------------------------------------------
@@ -365,8 +259,7 @@ def _predicts(scale: Scale) -> str:
     rho = found.spearman
     if rho.value is None:
         return f"{scale.name}: no rank correlation (too few arms are measured, or all are equal)."
-    limits = "" if rho.low is None else f" [{_number(rho.low)}, {_number(rho.high)}]"
-    text = f"{scale.name}: Spearman's rho {_number(rho.value)}{limits}"
+    text = f"{scale.name}: Spearman's rho {' '.join(orders.correlation(rho).split())}"
     if not found.decided:
         return f"{text}."
     return f"{text}; of these pairs it keeps {found.kept} and reverses {found.reversed}."

@@ -5,7 +5,7 @@ Colours of text and grid come from the page, which knows whether it is light or 
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +47,17 @@ class Style:
 
 
 def styles(run: Run) -> dict[str, Style]:
-    """Arm -> its style; colours repeat after seven arms, with another symbol and dash."""
+    """Arm -> its style."""
+    return named_styles(arm.name for arm in run.arms)
+
+
+def named_styles(names: Iterable[str]) -> dict[str, Style]:
+    """Name -> its style; colours repeat after seven names, with another symbol and dash."""
     found = {}
-    for place, arm in enumerate(run.arms):
+    for place, name in enumerate(names):
         again, colour = divmod(place, len(COLOURS))
         again %= len(SYMBOLS)
-        found[arm.name] = Style(COLOURS[colour], SYMBOLS[again], DASHES[again])
+        found[name] = Style(COLOURS[colour], SYMBOLS[again], DASHES[again])
     return found
 
 

@@ -1,11 +1,13 @@
 """Puts the report together and writes it: the page, its tables, and what a replay needs.
 
 Of a study with scales that were run, `fidelity.html`, `fidelity.md` and `fidelity.csv` beside it.
+Of several studies one page that compares them.
 """
 
 import functools
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from ..reading import PATHS, at
 from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
-from . import fidelity, figures, knobs, search, summary, tables
+from . import fidelity, figures, knobs, search, studies, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
 
 PLOTLY_FILE = "plotly.min.js"  # beside the reports that share it
@@ -49,12 +51,20 @@ def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
     if read.environment:
         write_json(out / "environment.json", _replayed(read))
     write_atomic(out / "results.csv", _csv(results_frame(read)))
-    if shared:
-        write_atomic(out.parent / PLOTLY_FILE, get_plotlyjs())
     write = _write_grid if read.study.search.is_grid else _write_search
-    # Plotly's code holds no "</script", so it can stand in the page as it is.
-    write(read, out, "" if shared else get_plotlyjs())
+    write(read, out, _plotly(out, shared))
     return out / "index.html"
+
+
+def _plotly(out: Path, shared: bool) -> str:
+    """Plotly's code for a page; if it is shared none, but the file beside the page's folder.
+
+    It holds no "</script", so it can stand in the page as it is.
+    """
+    if not shared:
+        return get_plotlyjs()
+    write_atomic(out.parent / PLOTLY_FILE, get_plotlyjs())
+    return ""
 
 
 def write_fidelity(runs: Mapping[str, Path], out: Path, *, command: str) -> Path:
@@ -111,6 +121,100 @@ def _fidelity_markdown(content: dict[str, Any]) -> str:
     parts = [f"# {tables.plain(content['title'])}\n", tables.plain(content["summary"]) + "\n"]
     for name in ("agreement", "arms", "scales"):
         parts.append(tables.markdown(content["tables"][name]))
+    return "\n".join(parts)
+
+
+def write_studies(runs: Sequence[Path], out: Path, *, shared: bool = False) -> Path:
+    """Write one page that compares several runs, and return it.
+
+    Args:
+        runs: Their folders, as of `write_report`; the first is the one that differences are taken
+            to. Their names tell them apart.
+        out: Folder for `index.html`, `table.md`, `table.csv`, `orders.csv`, `pairs.csv`,
+            `differences.csv` and `studies.csv`.
+        shared: As of `write_report`.
+
+    Raises:
+        InputError: A study is missing or not valid.
+    """
+    found = studies.compare_studies({run.name: read_run(run) for run in runs})
+    content = _studies_content(found, out)
+    files = {
+        "table": studies.arms_data(found),
+        "orders": studies.orders_data(found),
+        "pairs": studies.pairs_data(found),
+        "differences": studies.changes_data(found),
+        "studies": studies.studies_data(found),
+    }
+    for name, frame in files.items():
+        write_atomic(out / f"{name}.csv", _csv(frame))
+    write_atomic(out / "table.md", _studies_markdown(content))
+    write_atomic(out / "index.html", _page("studies.html.j2", _plotly(out, shared), content))
+    return out / "index.html"
+
+
+def _studies_content(found: studies.Together, out: Path) -> dict[str, Any]:
+    first = found.runs[found.first].study
+    names = shlex.join(found.runs)
+    fronts = studies.fronts_data(found)
+    settings = {s: _portable(r.study).model_dump(mode="json") for s, r in found.runs.items()}
+    beside = [study for study in found.runs if (out.parent / study / "index.html").exists()]
+    drawn = studies.drawn(found)
+    return {
+        "title": f"Studies side by side: {studies.joined(list(found.runs))}",
+        "summary": studies.summary(found, fronts),
+        "progress": studies.trials(found),
+        "names": names,
+        "command": f"hrnet-search report {names}",
+        "strays": sum(run.strays for run in found.runs.values()),
+        "noun": found.noun,
+        "by_network": found.by_network,
+        "unlike": ", ".join(found.unlike),
+        "first": found.first,
+        "metric": metric(first.accuracy),
+        "cost": metric(first.cost),
+        "draws": DRAWS,
+        "many": MANY_TRIALS,
+        "pairs": studies.pairs_tables(found),
+        "max_pairs": studies.MAX_PAIRS,
+        "left_out": found.left_out,
+        "has_adaptive": any(run.study.adaptive for run in found.runs.values()),
+        "pages": {study: f"../{study}/index.html" for study in beside},
+        "drawn": drawn,
+        "styles": drawn,
+        "tables": {
+            "arms": studies.arms_table(found),
+            "alone": studies.alone_table(found),
+            "orders": studies.orders_table(found),
+            "changes": studies.changes_table(found),
+            "settings": studies.differing_table(settings),
+            "fronts": studies.fronts_table(found, fronts),
+            "studies": studies.studies_table(found),
+        },
+        "figures": {
+            "means": _json(studies.means_figure(found)),
+            "places": _json(studies.places_figure(found)),
+            "fronts": _json(studies.fronts_figure(found, fronts)),
+        },
+    }
+
+
+def _studies_markdown(content: dict[str, Any]) -> str:
+    """The tables that have rows, with the words they need."""
+    own, noun = content["tables"], content["noun"]
+    laid = {
+        f"{noun.capitalize()}s in several studies": own["arms"],
+        f"{noun.capitalize()}s that one study has alone": own["alone"],
+        "Agreement of the orders": own["orders"],
+        **{f"{noun.capitalize()}s told apart by {p}": t for p, t in content["pairs"].items()},
+        f"Differences to {content['first']}, paired by seed": own["changes"],
+        "Settings that differ": own["settings"],
+        "Pareto fronts": own["fronts"],
+        "What the studies took": own["studies"],
+    }
+    parts = [f"# {tables.plain(content['title'])}\n", tables.plain(content["summary"]) + "\n"]
+    for heading, table in laid.items():
+        parts += [f"## {tables.plain(heading)}\n", tables.markdown(table)] if table.rows else []
     return "\n".join(parts)
 
 
@@ -202,6 +306,7 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
     shown, winner = metric(run.study.accuracy), _winner(run, out)
     return {
         "study": run.study,
+        "names": run.study.name,
         "title": run.study.title or run.study.name,
         "noun": "arm" if run.study.search.is_grid else "network",
         "progress": summary.progress(run),

@@ -341,10 +341,15 @@ def _volumes(values: np.ndarray[Any, Any], places: np.ndarray[Any, Any]) -> list
     """The hypervolume of the first so many points each, as a share of the last."""
     if not len(values):
         return []
-    worst = values.max(axis=0)
-    reference = (worst + MARGIN * np.abs(worst)).tolist()
+    reference = reference_point(values)
     found = [hypervolume(values[:place].tolist(), reference) for place in places]
     return [volume / found[-1] if found[-1] else np.nan for volume in found]
+
+
+def reference_point(values: np.ndarray[Any, Any]) -> list[float]:
+    """A tenth (`MARGIN`) beyond the worst of each column, of which smaller is better."""
+    worst = values.max(axis=0)
+    return [float(value) for value in worst + MARGIN * np.abs(worst)]
 
 
 def growth_figures(run: Run, data: pd.DataFrame) -> dict[str, go.Figure | None]:

@@ -12,10 +12,10 @@ from hrnet_search.report.fidelity import (
     compare_scales,
     means_figure,
     places_figure,
-    ranks,
     summary,
 )
 from hrnet_search.report.frame import read_run
+from hrnet_search.report.orders import places
 
 SCALES = {"short": {"train": {"steps": 4}}, "medium": {"train": {"steps": 8}}}
 # Places by mean, the best first: +within, +across, final at medium and full; at short the first
@@ -63,7 +63,7 @@ def test_each_scale_beside_the_full_one(tmp_path):
     assert (short.chosen, medium.chosen) == ("+across", "+within")
     assert short.regret == pytest.approx(0.51 - 0.41)
     assert medium.regret == 0
-    assert ranks(short.run) == {"final": 3, "+across": 1, "+within": 2}
+    assert places(short.run) == {"final": 3, "+across": 1, "+within": 2}
     assert summary(scales) == (
         "3 arms, trained as the study has it (scale full) and at 2 smaller scales. "
         "At full the seeds tell 3 of 3 pairs of arms apart. "
