@@ -126,8 +126,9 @@ examples:
 Writes reports/STUDY/ as `run` does at its end, also while the study runs. Of several studies it
 writes reports/A+B/ instead, a name that no study has, and changes nothing of their own reports: the
 arms they share (by name; of searches the networks), whether their orders agree, paired differences
-to the first study, what differs between the settings. A page is complete by itself, of about 5 MB,
-so that it can be sent to somebody; with --shared it needs the file beside its folder.
+to the first study, what differs between the settings. Where there is no run of one of several, its
+report is read. A page is complete by itself, of about 5 MB, so that it can be sent to somebody;
+with --shared it needs the file beside its folder.
 """
 
 STATUS_EPILOG = """\
@@ -363,21 +364,26 @@ def _plan(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _report(options: argparse.Namespace, _: list[str]) -> int:
-    found = [_find_run(study, options.out) for study in options.studies]
-    runs = [run for run, _ in found]
-    several = _reports_of(options.studies, runs, options.out) if len(found) > 1 else None
-    from .report import write_report, write_studies
+    names, out = options.studies, options.out
+    if len(names) == 1:
+        run, reports = _find_run(names[0], out)
+        from .report import write_report
 
-    if several:
-        page = write_studies(runs, several, shared=options.shared)
+        page = write_report(run, reports, shared=options.shared)
     else:
-        page = write_report(*found[0], shared=options.shared)
+        runs = [_record_folder(name, out, mark="study.yaml") for name in names]
+        reports = _reports_of(names, runs, out)
+        from .report import write_studies
+
+        page = write_studies(runs, reports, shared=options.shared)
     print(f"Report: {page}")
     return DONE
 
 
 def _reports_of(studies: Sequence[str], runs: Sequence[Path], out: Path) -> Path:
     """Folder for the report of several studies; no study's name has a "+"."""
+    from .files import require_writable
+
     names = [run.name for run in runs]
     for place, name in enumerate(names):
         if name in names[:place]:
@@ -386,7 +392,8 @@ def _reports_of(studies: Sequence[str], runs: Sequence[Path], out: Path) -> Path
     if len((folder := "+".join(names)).encode()) > MAX_FOLDER:
         rule = f"make a folder's name of more than {MAX_FOLDER} letters; compare fewer at a time"
         raise InputError(rule, key="study", value=folder)
-    return out / "reports" / folder
+    require_writable(reports := out / "reports" / folder, key="--out")
+    return reports
 
 
 def _export(options: argparse.Namespace, _: list[str]) -> int:
@@ -679,9 +686,12 @@ def _run_folder(study: str, out: Path, *, marks: Sequence[str] = ("study.yaml",)
     return runs / name
 
 
-def _record_folder(study: str, out: Path) -> Path:
-    """Folder of a study's run, or where there is none of its report, given its file or name."""
-    name, files = _study_name(study), {"runs": "results.jsonl", "reports": "results.csv"}
+def _record_folder(study: str, out: Path, *, mark: str = "results.jsonl") -> Path:
+    """Folder of a study's run, or where there is none of its report, given its file or name.
+
+    A run is one that has the file `mark`.
+    """
+    name, files = _study_name(study), {"runs": mark, "reports": "results.csv"}
     for folder, file in files.items():
         if (out / folder / name / "study.yaml").exists() and (out / folder / name / file).exists():
             return out / folder / name

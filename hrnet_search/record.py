@@ -34,7 +34,7 @@ class Record:
     Args:
         place: Folder of the run or the report.
         study: How it was trained.
-        result: What came of it. From a report: without history, classes and profile.
+        result: What came of it. From a report: without history and classes.
         arch: Its network, `ArchSpec.to_dict` or `Rival.to_dict`.
     """
 
@@ -67,7 +67,7 @@ def read_record(place: Path, trial: int, overrides: Sequence[str] = ()) -> Recor
         results = read_results(place / RESULTS)
     else:
         _check_paths(study, overrides)
-        results = _read_table(place, study)
+        results = read_table(place, study)
     if trial not in results:
         raise InputError(_which(results), file=place, key="--trial", value=trial)
     result = results[trial]
@@ -129,13 +129,18 @@ def _check_comparable(result: Result, place: Path) -> None:
 # --- reports -----------------------------------------------------------------------------------
 
 
-def _read_table(place: Path, study: Study) -> dict[int, Result]:
-    """Trial -> what a report tells of it.
+def read_table(place: Path, study: Study) -> dict[int, Result]:
+    """Trial -> what a report tells of it: no history, no classes, and of a failure its cause.
+
+    Args:
+        place: Folder of the report.
+        study: Its own.
 
     Raises:
         InputError: A file is missing or damaged.
     """
-    file, environment = place / TABLE, read_user_json(place / "environment.json")
+    file, about = place / TABLE, place / "environment.json"
+    environment = read_user_json(about) if about.exists() else {}
     try:
         rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
     except (OSError, ValueError) as error:
@@ -151,9 +156,11 @@ def _read_table(place: Path, study: Study) -> dict[int, Result]:
 
 
 def _of_row(row: dict[str, str], study: Study, environment: dict[str, Any]) -> Result:
-    metrics = {
-        key: float(row[key]) for key in METRICS if key.startswith("metrics.") and row.get(key)
-    }
+    found: dict[str, dict[str, float]] = {"metrics": {}, "profile": {}}
+    for key in METRICS:
+        group, _, name = key.partition(".")
+        if row.get(key):
+            found[group][name] = float(row[key])
     return Result(
         study=study.name,
         trial=int(row["trial"]),
@@ -163,12 +170,13 @@ def _of_row(row: dict[str, str], study: Study, environment: dict[str, Any]) -> R
         seed=int(row["seed"]),
         key=row["key"],
         arch={},
-        profile={},
-        metrics={key.removeprefix("metrics."): value for key, value in metrics.items()},
+        **found,
         history=[],
         seconds=float(row["seconds"]),
         attempt=int(row["attempt"]),
         started=row["started"],
+        ended=row["ended"],
+        proposal=int(row["proposal"]) if row["proposal"] else None,
         environment=environment,
         error={"cause": row["error.cause"]} if row["state"] == "failed" else None,
     )

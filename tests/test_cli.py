@@ -1,5 +1,6 @@
 """The command line: exit statuses, one-line messages, nothing left behind, light commands."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -310,8 +311,8 @@ def test_report_of_several_studies_leaves_their_own_alone(
             ["short", "long", "short.yaml"],
             ["study: 'short.yaml'", "is study short, which is given"],
         ),
-        (["short", "lnog"], ["study: 'lnog'", "has not been run in runs", "'long'"]),
-        (["nothing", "short"], ["study: 'nothing'", "has not been run"]),
+        (["short", "lnog"], ["study: 'lnog'", "has neither trials in runs", "'long'"]),
+        (["nothing", "short"], ["study: 'nothing'", "nor a report in reports"]),
         (["short", "long.yaml"], ["long.yaml", "there is no such file"]),
     ],
 )
@@ -322,6 +323,17 @@ def test_studies_that_cannot_be_compared_get_one_line(
     for part in parts:
         assert part in line
     assert not (runs / "reports").exists()
+
+
+def test_a_report_is_compared_where_there_is_no_run(
+    capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    assert said(capsys, "report", "long", "--shared")[0] == 0
+    shutil.rmtree(runs / "runs" / "long")
+    status, _, err = said(capsys, "report", "short", "long", "--shared")
+    assert (status, err) == (0, "")
+    with open(runs / "reports" / "short+long" / "studies.csv") as file:
+        assert [row["complete"] for row in csv.DictReader(file)] == ["2", "2"]
 
 
 def test_a_study_that_is_damaged_leaves_nothing_of_a_comparison(

@@ -16,6 +16,7 @@ from ..comparisons import HasEnded, Values, looked_at, seeds_wanted
 from ..files import read_json
 from ..matching import MATCH_KNOB
 from ..paper import TABLES, Table
+from ..record import RESULTS, TABLE, read_table
 from ..result import METRICS, Result, read_results
 from ..rivals import Rival
 from ..study import Study, load_study
@@ -111,15 +112,17 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """The run of a folder; of several records of one arm and seed the last counts.
+    """The run of a folder, or what a report's folder keeps of one.
 
-    Records of seeds that the study had before, and has no more, are left out.
+    Of several records of one arm and seed the last counts. Records of seeds that the study had
+    before, and has no more, are left out.
 
     Raises:
         InputError: The study is missing or not valid.
     """
     study = load_study(folder / "study.yaml")
-    records = read_results(folder / "results.jsonl")
+    is_of_report = (folder / TABLE).exists() and not (folder / RESULTS).exists()
+    records = read_table(folder, study) if is_of_report else read_results(folder / RESULTS)
     latest = {
         (records[n].arm, records[n].seed): records[n]
         for n in sorted(records)

@@ -95,6 +95,18 @@ def short_and_long(folder):
     return make(folder, "short", SHORT), make(folder, "long", LONG, train=train)
 
 
+def test_reports_are_enough_where_the_runs_are_gone(tmp_path):
+    runs = short_and_long(tmp_path)
+    reports = [write_report(run, tmp_path / "sent" / run.name).parent for run in runs]
+    pages = [
+        write_studies(folders, tmp_path / "pages" / name)
+        for name, folders in (("runs", runs), ("reports", reports))
+    ]
+    for file in ("table.md", "table.csv", "orders.csv", "differences.csv", "studies.csv"):
+        of_runs, of_reports = (page.with_name(file).read_text() for page in pages)
+        assert of_runs == of_reports
+
+
 def words(found):
     return summary(found, fronts_data(found))
 

@@ -200,12 +200,17 @@ def test_what_cannot_be_replayed_is_refused_in_a_line(out: Path, capsys: Capsys)
 
 def test_a_damaged_report_is_told(out: Path, capsys: Capsys) -> None:
     shutil.rmtree(out / "runs")
+    environment = out / "reports" / "smoke" / "environment.json"
+    environment.unlink()
+    text = refused(capsys, out, "smoke", "--trial", 0)
+    assert "does not say what it was trained with: device" in text
+    environment.write_text("{")
+    assert "environment.json: is not JSON" in refused(capsys, out, "smoke", "--trial", 0)
+    environment.write_text("{}")
     file = out / "reports" / "smoke" / "results.csv"
     file.write_text(file.read_text().replace("False", "perhaps"))
     text = refused(capsys, out, "smoke", "--trial", 0)
     assert "results.csv: is damaged in row 1" in text
-    (out / "reports" / "smoke" / "environment.json").unlink()
-    assert "environment.json: cannot be read" in refused(capsys, out, "smoke", "--trial", 0)
 
 
 def test_another_machine_is_told_beforehand(out: Path, capsys: Capsys) -> None:
