@@ -3,6 +3,7 @@
 The arms of a grid are those of its plan, those of a search the networks that were trained.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from typing import Any
 import pandas as pd
 
 from ..arch import ArchSpec
-from ..comparisons import HasEnded, Values, looked_at, seeds_wanted
+from ..comparisons import HasEnded, Values, looked_at, seeds_wanted, set_beside
 from ..files import read_json
 from ..matching import MATCH_KNOB
 from ..paper import TABLES, Table
 from ..result import METRICS, Result, read_results
-from ..rivals import Rival
-from ..study import Study, load_study
+from ..rivals import RIVAL_KNOB, Rival
+from ..study import VARIANT_KNOB, Study, load_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,8 @@ class Arm:
 
     Args:
         name: As the space writes it; ", matched" follows of a cost-matched copy.
-        arguments: All arguments of `hrnet` that build it; none for a rival.
+        arguments: What rows of the paper's tables are told by: all arguments of `hrnet` that build
+            it, none for a rival, the name of the rival, `head` and `input_size`.
         network: The network they make, or the rival.
         results: Its trials so far, complete, ended early and failed, by seed.
         paper: The paper's figure for it, a fraction, or None; for a copy that of its original.
@@ -109,6 +111,15 @@ class Run:
         """Of a grid: the arm that the others are compared with."""
         return next(arm for arm in self.arms if arm.name == self.study.reference_arm)
 
+    def set_beside(self, arm: Arm) -> Arm:
+        """Of a grid: the arm that a table of arms sets this one beside; itself if there is none."""
+        name = self._set_beside[arm.name]
+        return next(other for other in self.arms if other.name == name)
+
+    @functools.cached_property
+    def _set_beside(self) -> dict[str, str]:
+        return set_beside(self.study)
+
 
 def read_run(folder: Path) -> Run:
     """The run of a folder; of several records of one arm and seed the last counts.
@@ -167,6 +178,7 @@ def results_frame(run: Run) -> pd.DataFrame:
     columns = ["study", "trial", "proposal", "state", "arm", "seed", "key"]
     columns += [f"params.{name}" for name in run.study.space.vary]
     columns += [f"params.{MATCH_KNOB}"] if run.study.match else []
+    columns += [f"params.{VARIANT_KNOB}"] if run.study.variants else []
     results = run.results
     columns += [key for key in METRICS if any(r.value(key) is not None for r in results)]
     columns += ["seconds", "attempt", "started", "ended"]
@@ -177,11 +189,17 @@ def results_frame(run: Run) -> pd.DataFrame:
 
 def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
     table = paper_table(study)
-    row = table.row(study.arguments(study.original(params))) if table else None
+    trained, network = study.under(params), study.network(params)
+    around = {
+        RIVAL_KNOB: network.key if isinstance(network, Rival) else None,
+        "head": trained.task.head,
+        "input_size": list(trained.input_size),
+    }
+    row = table.row(study.arguments(study.original(params)) | around) if table else None
     return Arm(
         name=study.arm(params),
-        arguments=study.arguments(params),
-        network=study.network(params),
+        arguments=study.arguments(params) | around,
+        network=network,
         results=tuple(sorted(results, key=lambda result: result.seed)),
         paper=row.values.get(study.paper.column) if row and study.paper else None,
         matched=study.is_copy(params),
