@@ -28,8 +28,7 @@ class Arm:
 
     Args:
         name: As the space writes it; ", matched" follows of a cost-matched copy.
-        arguments: What rows of the paper's tables are told by: all arguments of `hrnet` that build
-            it, none for a rival, the name of the rival, `head` and `input_size`.
+        arguments: From `told_by`.
         network: The network they make, or the rival.
         results: Its trials so far, complete, ended early and failed, by seed.
         paper: The paper's figure for it, a fraction, or None; for a copy that of its original.
@@ -187,19 +186,29 @@ def results_frame(run: Run) -> pd.DataFrame:
     return frame.astype({"proposal": "Int64"})  # whole numbers in CSV, although grids have none
 
 
-def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
-    table = paper_table(study)
+def told_by(study: Study, params: dict[str, Any]) -> dict[str, Any]:
+    """What rows of the paper's tables are told by, of an arm.
+
+    All arguments of `hrnet` that build its network, none for a rival; the name of the rival, or
+    None; its head and input size.
+    """
     trained, network = study.under(params), study.network(params)
-    around = {
+    return study.arguments(params) | {
         RIVAL_KNOB: network.key if isinstance(network, Rival) else None,
         "head": trained.task.head,
         "input_size": list(trained.input_size),
     }
-    row = table.row(study.arguments(study.original(params)) | around) if table else None
+
+
+def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
+    table = paper_table(study)
+    arguments = told_by(study, params)
+    # A copy stands beside the figure of what it is a copy of.
+    row = table.row(arguments | study.arguments(study.original(params))) if table else None
     return Arm(
         name=study.arm(params),
-        arguments=study.arguments(params) | around,
-        network=network,
+        arguments=arguments,
+        network=study.network(params),
         results=tuple(sorted(results, key=lambda result: result.seed)),
         paper=row.values.get(study.paper.column) if row and study.paper else None,
         matched=study.is_copy(params),
