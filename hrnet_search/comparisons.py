@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .result import metric
-from .stats import LEVEL, Comparison, Pair, compare_all, p_of_table
 from .space import Value
+from .stats import LEVEL, Comparison, Pair, compare_all, p_of_table
 from .study import Study
 
 ALL_PAIRS = 4  # arms; with more, each is compared with the reference alone

@@ -158,7 +158,9 @@ def _read_table(place: Path, study: Study) -> dict[int, Result]:
     for number, row in enumerate(rows, start=1):
         try:
             params = named[row["arm"]] if study.search.is_grid else _params(row, study)
-            result = _of_row(row, study.name, params, of_variant(environment, study.variant_of(params)))
+            result = _of_row(
+                row, study.name, params, of_variant(environment, study.variant_of(params))
+            )
         except (KeyError, ValueError, TypeError):
             raise InputError(f"is damaged in row {number}", file=file) from None
         found[result.trial] = result

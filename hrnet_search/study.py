@@ -213,7 +213,9 @@ class Study(Strict):
             rule = "is reserved for variants; choose another name for the knob"
             raise InputError(rule, key=f"space.vary.{VARIANT_KNOB}")
         if len(self.variants) < 2:
-            rule = "must be at least two, of which each is an arm; one may be {}, the study as it is"
+            rule = (
+                "must be at least two, of which each is an arm; one may be {}, the study as it is"
+            )
             raise InputError(rule, key="variants", value=list(self.variants))
         _check_spelling("variants", self.variants, "each is part of the name of files")
         found: dict[str, str] = {}
@@ -315,7 +317,7 @@ class Study(Strict):
 
     @property
     def parts(self) -> dict[str, "Study"]:
-        """Studies without variants that trials are trained by: variant -> its own; or "" -> this."""
+        """The studies, without variants, of trials: variant -> its own; or "" -> this one."""
         return self._variants if self.variants else {"": self}
 
     def under(self, params: Mapping[str, Value]) -> "Study":
@@ -818,7 +820,10 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
                 error.rule, file=path, key="space", value=raw["space"], nearest=error.nearest
             ) from None
     parts = [at(raw, section, default={}) for section in ("scales", "variants")]
-    for part in (raw, *(one for inner in parts if isinstance(inner, dict) for one in inner.values())):
+    for part in (
+        raw,
+        *(one for inner in parts if isinstance(inner, dict) for one in inner.values()),
+    ):
         _resolve_paths(part, path.parent)
     for override in overrides:
         if not override.startswith("space="):

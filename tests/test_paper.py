@@ -75,7 +75,11 @@ FIGURE_10 = [
 def test_figure_10_has_the_papers_figures() -> None:
     table = TABLES["figure10"]
     columns = [
-        *(f"{data}_w{width}_miou" for data in ("cityscapes", "pascal_context") for width in (18, 48)),
+        *(
+            f"{data}_w{width}_miou"
+            for data in ("cityscapes", "pascal_context")
+            for width in (18, 48)
+        ),
         "pose_ap",
     ]
     assert list(table.columns) == columns

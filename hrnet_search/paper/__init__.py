@@ -131,8 +131,8 @@ TABLES: Mapping[str, Table] = {
         ),
     ),
     # Read from the lines of the figure, which prints no figures; those of pose are the text's. What
-    # segmentation started from is not said: with V2 it ends where Tables 3 and 5, from ImageNet, do.
-    # Its detection is left out: here detectors stand on V2's pyramid alone.
+    # segmentation started from is not said: W48 with V2 is at the figures of Tables 3 and 5, from
+    # ImageNet. Its detection is left out: here detectors stand on V2's pyramid alone.
     "figure10": Table(
         title="Fig. 10: representation heads",
         columns={
