@@ -184,7 +184,7 @@ class Study(Strict):
     def _check_scale(self, name: str) -> None:
         """Whether a scale makes a valid study of the same arms, measured alike."""
         key = f"scales.{name}"
-        _check_part("scales", name)
+        _check_part_name("scales", name)
         if name == FULL:
             raise InputError("is the name of the study itself", key="scales", value=name)
         if not re.fullmatch(NAME_PATTERN, made := f"{self.name}-{name}"):
@@ -311,7 +311,7 @@ class Study(Strict):
     @functools.cached_property
     def _variants(self) -> dict[str, "Study"]:
         for name, changes in self.variants.items():
-            _check_part("variants", name)
+            _check_part_name("variants", name)
             _check_changes(changes, f"variants.{name}", VARIED)
         return {name: self.variant(name) for name in self.variants}
 
@@ -755,7 +755,7 @@ class Study(Strict):
         return self.reference or self.arm(self._own[-1])
 
 
-def _check_part(section: str, name: str) -> None:
+def _check_part_name(section: str, name: str) -> None:
     """Whether it can be the name of a scale or a variant."""
     if not re.fullmatch(PART_PATTERN, name):
         rule = "must be at most 32 letters, digits, '_' or '-'"

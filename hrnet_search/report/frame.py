@@ -112,12 +112,12 @@ class Run:
 
     def set_beside(self, arm: Arm) -> Arm:
         """Of a grid: the arm that a table of arms sets this one beside; itself if there is none."""
-        name = self._set_beside[arm.name]
-        return next(other for other in self.arms if other.name == name)
+        return self._set_beside[arm.name]
 
     @functools.cached_property
-    def _set_beside(self) -> dict[str, str]:
-        return set_beside(self.study)
+    def _set_beside(self) -> dict[str, Arm]:
+        arms = {arm.name: arm for arm in self.arms}
+        return {name: arms[other] for name, other in set_beside(self.study).items()}
 
 
 def read_run(folder: Path) -> Run:
@@ -189,13 +189,14 @@ def results_frame(run: Run) -> pd.DataFrame:
 def told_by(study: Study, params: dict[str, Any]) -> dict[str, Any]:
     """What rows of the paper's tables are told by, of an arm.
 
-    All arguments of `hrnet` that build its network, none for a rival; the name of the rival, or
-    None; its head and input size.
+    All arguments of `hrnet` that build its network, and the head; of a rival its name instead; the
+    input size.
     """
     trained, network = study.under(params), study.network(params)
+    is_rival = isinstance(network, Rival)
     return study.arguments(params) | {
-        RIVAL_KNOB: network.key if isinstance(network, Rival) else None,
-        "head": trained.task.head,
+        RIVAL_KNOB: network.key if is_rival else None,
+        "head": None if is_rival else trained.task.head,
         "input_size": list(trained.input_size),
     }
 

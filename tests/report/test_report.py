@@ -477,6 +477,18 @@ def test_variants_stand_beside_the_papers_figures_of_their_head(tmp_path):
     assert found["p.table"].tolist() == pytest.approx(multipletests(p, method="holm")[1].tolist())
 
 
+def test_a_rival_is_told_by_its_name_and_not_by_the_head(tmp_path):
+    figure6 = {"paper": {"table": "cvpr_figure6", "column": "pose_ap"}}
+    size = {"data": {"input_size": [128, 96]}}
+    changes = {"rivals": ["simple_baseline_resnet50"], "variants": {"own": {}, "paper": size}}
+    for paper, figures in ((FIGURE10, [0.734, 0.734, 0, 0]), (figure6, [0, 0.655, 0, 0.592])):
+        report(tmp_path, **{**FIGURE10, **changes, "values": {}, "paper": paper["paper"]})
+        table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("arm")
+        rival = "simple_baseline_resnet50"
+        assert list(table.index) == ["w8, own", "w8, paper", f"{rival}, own", f"{rival}, paper"]
+        assert table["paper"].fillna(0).tolist() == figures
+
+
 def test_networks_and_variants_are_compared_in_tables_of_their_own(tmp_path):
     values = {
         f"{width}, {head}": [0.3 + 0.01 * a + 0.02 * b + 0.001 * ((a + b * seed) % 3)
