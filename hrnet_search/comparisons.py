@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .result import metric
+from .space import Value
 from .stats import LEVEL, Comparison, Pair, compare_all, p_of_table
 from .study import Study
 
@@ -36,30 +37,81 @@ class Family:
 
 
 def families(study: Study) -> list[Family]:
-    """The networks as they are; and with `match` those of equal cost, as a table of its own."""
+    """The networks as they are; and with `match` those of equal cost, as a table of its own.
+
+    With `variants` there is a table of the networks under the same variant, if there are several,
+    and one of the variants of the same network.
+    """
+    if study.variants:
+        between = {
+            "between networks": _groups(study, study.variant_of, study.network_name),
+            "between variants": _groups(study, study.network_name, study.variant_of),
+        }
+        found = [
+            Family(title, tuple(pair for group in groups for pair in _pairs(study, *group)))
+            for title, groups in between.items()
+        ]
+        return [family for family in found if family.pairs]
     arms = [(study.arm(p), study.is_copy(p), study.is_matched(p)) for p in study.arms()]
     own = [name for name, is_copy, _ in arms if not is_copy]
     if not study.match:
-        return [Family("", _pairs(study, own))]
+        return [Family("", _pairs(study, own, study.reference_arm))]
     alike = [name for name, _, is_matched in arms if is_matched]
     label = metric(next(iter(study.match))).label
     return [
-        Family("as removed", _pairs(study, own)),
-        Family(f"at equal {label}", _pairs(study, alike)),
+        Family("as removed", _pairs(study, own, study.reference_arm)),
+        Family(f"at equal {label}", _pairs(study, alike, study.reference_arm)),
     ]
 
 
-def _pairs(study: Study, arms: list[str]) -> tuple[tuple[str, str], ...]:
+Group = tuple[list[str], str]  # arms, and the one that the others are compared with
+Name = Callable[[Mapping[str, Value]], str]
+
+
+def _groups(study: Study, alike: Name, apart: Name) -> list[Group]:
+    """Arms that are alike in one name and part by another.
+
+    Each with the arm that is like the reference in the other; where there is none, with its last.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for params in study.arms():
+        groups.setdefault(alike(params), {})[apart(params)] = study.arm(params)
+    wanted = apart(_reference(study))
+    return [
+        (list(arms.values()), arms.get(wanted, list(arms.values())[-1])) for arms in groups.values()
+    ]
+
+
+def _reference(study: Study) -> dict[str, Value]:
+    return next(p for p in study.arms() if study.arm(p) == study.reference_arm)
+
+
+def set_beside(study: Study) -> dict[str, str]:
+    """Arm -> the arm that tables of arms set it beside, itself if there is none.
+
+    That is the reference. With `variants` it is that for the arms of its variant alone, and for
+    each other the same network under that variant.
+    """
+    arms = {study.arm(params): study.variant_of(params) for params in study.arms()}
+    if not study.variants:
+        return dict.fromkeys(arms, study.reference_arm)
+    groups = _groups(study, study.network_name, study.variant_of)
+    found = {name: other for names, other in groups for name in names}
+    own = study.variant_of(_reference(study))
+    return found | {name: study.reference_arm for name, variant in arms.items() if variant == own}
+
+
+def _pairs(study: Study, arms: list[str], reference: str) -> tuple[tuple[str, str], ...]:
     """All pairs of a few arms, otherwise each with the reference.
 
     So too with adaptive seeds: an arm that got more seeds for another arm's sake would be judged
     anew.
     """
     # The reference comes last, so that it is what others are compared with in every table.
-    others = [name for name in arms if name != study.reference_arm]
+    others = [name for name in arms if name != reference]
     if len(arms) > ALL_PAIRS or study.adaptive is not None:
-        return tuple((name, study.reference_arm) for name in others)
-    return tuple(itertools.combinations([*others, study.reference_arm], 2))
+        return tuple((name, reference) for name in others)
+    return tuple(itertools.combinations([*others, reference], 2))
 
 
 def looks(study: Study) -> list[int]:

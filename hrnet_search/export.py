@@ -114,7 +114,7 @@ def export_winner(run: Path, out: Path, *, trial: int | None = None) -> Path | N
     temporary = Path(tempfile.mkdtemp(dir=out, prefix=".winner-"))
     try:
         temporary.chmod(0o755)
-        _fill(temporary, weights, study, result)
+        _fill(temporary, weights, study.under(result.params), result)
         _replace(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -22,7 +22,7 @@ def network(study: Study, arch: Mapping[str, Any]) -> nn.Module:
     """What a trial of the study trains, not initialised.
 
     Args:
-        study: Decides the head, and what stands on it.
+        study: Decides the head, and what stands on it; without variants.
         arch: `ArchSpec.to_dict` or `Rival.to_dict`.
 
     Raises:

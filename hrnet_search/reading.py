@@ -114,8 +114,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise InputError("must be key=value", file="--set", value=override)
     value = _parse_yaml(text, file="--set")
-    unscaled = re.sub(r"^scales\.[^.]+\.", "", key)
-    if unscaled in ("space", *map(".".join, PATHS)) and isinstance(value, str) and value:
+    if setting_of(key) in ("space", *map(".".join, PATHS)) and isinstance(value, str) and value:
         value = str(expand_user(value).absolute())
     *parents, last = _parts(key)
     node: Any = raw
@@ -124,6 +123,11 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not isinstance(node, dict):
         raise InputError("is not inside a mapping", file="--set", key=key)
     node[last] = value
+
+
+def setting_of(key: str) -> str:
+    """The dotted key of a setting, whichever scale or variant it is changed in."""
+    return re.sub(r"^(scales|variants)\.[^.]+\.", "", key)
 
 
 def _parts(key: str) -> list[str]:

@@ -6,16 +6,15 @@ precision (`results.csv`), and one environment for all of them.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 from .files import read_user_json
-from .matching import MATCH_KNOB
+from .reading import at, setting_of
 from .result import CAUSES, METRICS, Result, read_results
-from .rivals import RIVAL_KNOB
 from .settings import Files
 from .space import Value
 from .study import Study, load_study
@@ -33,7 +32,7 @@ class Record:
 
     Args:
         place: Folder of the run or the report.
-        study: How it was trained.
+        study: How it was trained; without variants.
         result: What came of it. From a report: without history and classes.
         arch: Its network, `ArchSpec.to_dict` or `Rival.to_dict`.
     """
@@ -66,34 +65,48 @@ def read_record(place: Path, trial: int, overrides: Sequence[str] = ()) -> Recor
     if (place / RESULTS).exists():
         results = read_results(place / RESULTS)
     else:
-        _check_paths(study, overrides)
         results = read_table(place, study)
     if trial not in results:
         raise InputError(_which(results), file=place, key="--trial", value=trial)
     result = results[trial]
     _check_comparable(result, place)
-    network = study.network(result.params)
-    if network.key != result.key:
-        rule = f"of trial {trial} is of another network than its params build ({network.key})"
+    if (key := study.key(result.params)) != result.key:
+        rule = f"of trial {trial} is of another network than its params build ({key})"
         raise InputError(rule, file=place, key="key", value=result.key)
-    return Record(place=place, study=study, result=result, arch=network.to_dict())
+    arch = study.network(result.params).to_dict()
+    record = Record(place=place, study=study.under(result.params), result=result, arch=arch)
+    if record.is_of_report:
+        _check_paths(study, study.variant_of(result.params), overrides)
+    return record
+
+
+def of_variant(environment: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    """What a study's environment says of the trials of a variant; all of it if that is "".
+
+    A study with variants has data and checkpoint of each.
+    """
+    own = {name: value for name, value in environment.items() if name != "variants"}
+    return own | environment.get("variants", {}).get(variant, {}) if variant else own
 
 
 def _check_override(override: str) -> None:
     key = override.partition("=")[0]
-    if key not in MAY_CHANGE:
+    if setting_of(key) not in MAY_CHANGE:
         rule = f"would make another training of it; only {', '.join(MAY_CHANGE)} may be set"
         raise InputError(rule, file="--set", key=key)
 
 
-def _check_paths(study: Study, overrides: Sequence[str]) -> None:
+def _check_paths(study: Study, variant: str, overrides: Sequence[str]) -> None:
     """Whether it was said where files lie: reports do not keep folders of their machine."""
     given = [override.partition("=")[0] for override in overrides]
+    own = study.parts[variant]
     wanted = {
-        "data.root": study.data.root if isinstance(study.data, Files) else "",
-        "train.pretrained": study.train.pretrained,
+        ("data", "root"): own.data.root if isinstance(own.data, Files) else "",
+        ("train", "pretrained"): own.train.pretrained,
     }
-    for key, path in wanted.items():
+    for keys, path in wanted.items():
+        is_changed = at(study.variants, variant, *keys) is not None
+        key = ".".join([*["variants", variant] * is_changed, *keys])
         if path and key not in given:
             rule = f"a report does not keep where it lies; give --set {key}=PATH"
             raise InputError(rule, key=key, value=Path(path).name)
@@ -145,28 +158,34 @@ def read_table(place: Path, study: Study) -> dict[int, Result]:
         rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", file=file) from None
+    named = {study.arm(p): p for p in study.arms()} if study.search.is_grid else {}
     found = {}
     for number, row in enumerate(rows, start=1):
         try:
-            result = _of_row(row, study, environment)
+            params = named[row["arm"]] if study.search.is_grid else _params(row, study)
+            result = _of_row(
+                row, study.name, params, of_variant(environment, study.variant_of(params))
+            )
         except (KeyError, ValueError, TypeError):
             raise InputError(f"is damaged in row {number}", file=file) from None
         found[result.trial] = result
     return found
 
 
-def _of_row(row: dict[str, str], study: Study, environment: dict[str, Any]) -> Result:
+def _of_row(
+    row: dict[str, str], study: str, params: dict[str, Value], environment: dict[str, Any]
+) -> Result:
     found: dict[str, dict[str, float]] = {"metrics": {}, "profile": {}}
     for key in METRICS:
         group, _, name = key.partition(".")
         if row.get(key):
             found[group][name] = float(row[key])
     return Result(
-        study=study.name,
+        study=study,
         trial=int(row["trial"]),
         state=row["state"],  # type: ignore[arg-type]
         arm=row["arm"],
-        params=_params(row, study),
+        params=params,
         seed=int(row["seed"]),
         key=row["key"],
         arch={},
@@ -183,16 +202,12 @@ def _of_row(row: dict[str, str], study: Study, environment: dict[str, Any]) -> R
 
 
 def _params(row: dict[str, str], study: Study) -> dict[str, Value]:
-    """Knob -> value, of which a table has the text.
+    """Knob -> value of a search's network, of which a table has the text.
 
     Raises:
         ValueError: A text is none of its knob's values.
     """
-    if row["arm"] in study.rivals:
-        return {RIVAL_KNOB: row["arm"]}
     knobs = {name: knob.values() for name, knob in study.space.vary.items()}
-    if study.match and row[f"params.{MATCH_KNOB}"]:  # empty where it is no copy
-        knobs[MATCH_KNOB] = list(study.match)
     return {name: _value(row[f"params.{name}"], values) for name, values in knobs.items()}
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +60,14 @@ MAX_LOOKS = 20  # at comparisons; each has a share of the 5 %, so that more woul
 MAX_MATCHED = 100  # arms; each is costed dozens of times whenever its study is read
 # What a scale may change: anything that leaves the arms, and what they are called, as they are.
 SCALED = ("data", "task", "train", "space", "seeds")
-SCALE_PATTERN = r"[A-Za-z0-9_-]{1,32}"  # no dots, since it stands in dotted keys
+VARIED = ("data", "task", "train")  # what a variant may change
+# Of `train`, what is one for all trials of a study: how long they are, and what they run on.
+NOT_VARIED = (
+    *("steps", "epochs", "evaluations"),
+    *("processes", "precision", "memory_format"),
+)
+VARIANT_KNOB = "variant"  # beside the knobs of a network, in the parameters of a trial
+PART_PATTERN = r"[A-Za-z0-9_-]{1,32}"  # of a scale or variant: no dots, it stands in dotted keys
 FULL = "full"  # the study as it is, beside its scales
 RIVAL_MULTIPLE = 32  # pixels: ResNets reduce so much and are enlarged again to a quarter
 
@@ -114,6 +121,11 @@ class Study(Strict):
         max_length=1,
         description="A closed-form cost, in which a copy of each arm is to meet the reference.",
     )
+    variants: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="Name -> what is changed of data, task and train. Each network is an arm under "
+        "each variant.",
+    )
     paper: Paper | None = Field(default=None, description="Table to set beside the results.")
     scales: dict[str, dict[str, Any]] = Field(
         default={},
@@ -152,10 +164,12 @@ class Study(Strict):
             raise InputError(rule, key=f"space.limits.{LATENCY}")
         for params in self._grid:
             self._check_network(params)
-        arms = [self.space.arm(params) for params in self._feasible]
+        self._check_variants()
+        networks = {self.network_name(params) for params in self._own}
         for place, name in enumerate(self.rivals):
-            if name in arms:
+            if name in networks:
                 raise InputError("is the name of an arm too", key=f"rivals.{place}", value=name)
+        arms = [self.arm(params) for params in self._own]
         if self.reference and self.reference not in arms:
             rule = f"must be one of the space's arms ({', '.join(arms[:10])})"
             near = nearest_name(self.reference, arms)
@@ -164,20 +178,22 @@ class Study(Strict):
         self._check_adaptive()
         for name in self.scales:
             self._check_scale(name)
-        if len({name.lower() for name in self.scales}) < len(self.scales):
-            rule = "must differ by more than capital letters: each names a folder"
-            raise InputError(rule, key="scales", value=list(self.scales))
+        _check_spelling("scales", self.scales, "each names a folder")
         return self
 
     def _check_scale(self, name: str) -> None:
         """Whether a scale makes a valid study of the same arms, measured alike."""
         key = f"scales.{name}"
-        if not re.fullmatch(SCALE_PATTERN, name) or name == FULL:
-            rule = f"must be at most 32 letters, digits, '_' or '-', and not {FULL!r}"
-            raise InputError(rule, key="scales", value=name)
+        _check_part_name("scales", name)
+        if name == FULL:
+            raise InputError("is the name of the study itself", key="scales", value=name)
         if not re.fullmatch(NAME_PATTERN, made := f"{self.name}-{name}"):
             raise InputError(f"makes a name of more than 64 letters, {made}", key=key)
-        _check_changes(self.scales[name], key)
+        if not any(value != {} for value in self.scales[name].values()):
+            raise InputError("changes nothing", key=key)
+        _check_changes(self.scales[name], key, SCALED)
+        for part in self.scales[name].get("space", {}):
+            check_name(f"{key}.space.{part}", part, ("base",))
         scaled = self.at_scale(name)
         if scaled.accuracy != self.accuracy:
             rule = f"measures {scaled.accuracy} where the study measures {self.accuracy}"
@@ -185,6 +201,44 @@ class Study(Strict):
         if scaled.arms() != self.arms():
             rule = "changes which networks are distinct or within space.limits; all scales need "
             raise InputError(f"{rule}the same arms", key=key)
+
+    def _check_variants(self) -> None:
+        """Whether each makes a valid study whose networks can stand beside those of the others."""
+        if not self.variants:
+            return
+        for key in ("match", "adaptive", "scales"):
+            if getattr(self, key):
+                raise InputError("cannot be given beside variants", key=key)
+        if VARIANT_KNOB in self.space.vary:
+            rule = "is reserved for variants; choose another name for the knob"
+            raise InputError(rule, key=f"space.vary.{VARIANT_KNOB}")
+        if len(self.variants) < 2:
+            rule = (
+                "must be at least two, of which each is an arm; one may be {}, the study as it is"
+            )
+            raise InputError(rule, key="variants", value=list(self.variants))
+        _check_spelling("variants", self.variants, "each is part of the name of files")
+        found: dict[str, str] = {}
+        for name, study in self._variants.items():
+            self._check_variant(name, study)
+            if (other := found.setdefault(dump_study(study), name)) != name:
+                rule = f"makes the same study as variant {other}"
+                raise InputError(rule, key=f"variants.{name}")
+
+    def _check_variant(self, name: str, study: "Study") -> None:
+        """Whether trials of a variant's study can be run and compared with those of this one."""
+        key = f"variants.{name}"
+        for setting in NOT_VARIED:
+            before, now = getattr(self.train, setting), getattr(study.train, setting)
+            if before != now:
+                rule = f"must be that of the study ({before}): it is one for all variants"
+                raise InputError(rule, key=f"{key}.train.{setting}", value=now)
+        if study.accuracy != self.accuracy:
+            rule = f"measures {study.accuracy} where the study measures {self.accuracy}"
+            raise InputError(rule, key=f"{key}.task")
+        if _learnt(study.data) != _learnt(self.data):
+            rule = "changes the joints or classes; all variants need the same"
+            raise InputError(rule, key=f"{key}.data")
 
     def _check_search(self) -> None:
         """What a sampler needs, and that some network of the space can be trained."""
@@ -208,7 +262,7 @@ class Study(Strict):
             raise first
 
     def _check_grid_settings(self) -> None:
-        for key in ("adaptive", "rivals", "reference", "match", "paper", "scales"):
+        for key in ("adaptive", "rivals", "reference", "match", "variants", "paper", "scales"):
             if getattr(self, key):
                 rule = f"is for studies of a grid; a search by {self.search.sampler} has no arms"
                 raise InputError(rule, key=key, value=str(getattr(self, key)))
@@ -241,6 +295,38 @@ class Study(Strict):
     def at_scales(self) -> dict[str, "Study"]:
         """Scale -> its study; the last is this one, `FULL`, which the others are to predict."""
         return {name: self.at_scale(name) for name in self.scales} | {FULL: self}
+
+    def variant(self, name: str) -> "Study":
+        """The study without variants, and with the same name, that one of them makes of this one.
+
+        Raises:
+            InputError: It is not valid; the key begins with `variants.<name>`.
+        """
+        raw = self.model_dump(mode="json", exclude_unset=True, exclude={"variants", "reference"})
+        try:
+            return validate(Study, _merged(raw, self.variants[name]))
+        except InputError as error:
+            raise error.within(key=f"variants.{name}") from None
+
+    @functools.cached_property
+    def _variants(self) -> dict[str, "Study"]:
+        for name, changes in self.variants.items():
+            _check_part_name("variants", name)
+            _check_changes(changes, f"variants.{name}", VARIED)
+        return {name: self.variant(name) for name in self.variants}
+
+    @property
+    def parts(self) -> dict[str, "Study"]:
+        """The studies, without variants, of trials: variant -> its own; or "" -> this one."""
+        return self._variants if self.variants else {"": self}
+
+    def under(self, params: Mapping[str, Value]) -> "Study":
+        """Which of `parts` a trial with these parameters is trained by."""
+        return self.parts[self.variant_of(params)]
+
+    def variant_of(self, params: Mapping[str, Value]) -> str:
+        """The name of its variant; empty where there are none."""
+        return str(params[VARIANT_KNOB]) if self.variants else ""
 
     def _check_task(self) -> None:
         """What the task's settings ask of the data."""
@@ -433,15 +519,36 @@ class Study(Strict):
         """Of a grid: knob values of each network within the limits, in order; rivals last.
 
         With `match` an arm is followed by its cost-matched copy, which has `MATCH_KNOB` besides.
-        There is none where it would be a network that is an arm already.
+        There is none where it would be a network that is an arm already. With `variants` a network
+        is an arm for each of them, which has `VARIANT_KNOB` besides.
         """
-        rivals: list[dict[str, Value]] = [{RIVAL_KNOB: name} for name in self.rivals]
-        own = list(self._plan.values()) if self.match else self._feasible
+        rivals = self._under_each([{RIVAL_KNOB: name} for name in self.rivals])
+        own = list(self._plan.values()) if self.match else self._own
         return [*own, *rivals]
 
+    @functools.cached_property
+    def _own(self) -> list[dict[str, Value]]:
+        """Of the space's networks within its limits; where there are variants, under each."""
+        if not self.variants:
+            return self._feasible
+        kept = {
+            name: {study.arm(params) for params in study._feasible}
+            for name, study in self.parts.items()
+        }
+        return [
+            params
+            for params in self._under_each(self.space.params())
+            if self.network_name(params) in kept[self.variant_of(params)]
+        ]
+
+    def _under_each(self, networks: Iterable[dict[str, Value]]) -> list[dict[str, Value]]:
+        """Each network's parameters, with each variant where there are any."""
+        variants: list[dict[str, Value]] = [{VARIANT_KNOB: name} for name in self.variants]
+        return [params | variant for params in networks for variant in variants or [{}]]
+
     def left_out(self) -> int:
-        """How many networks of the space are above its limits."""
-        return len(self._grid) - len(self._feasible)
+        """How many networks of the space are above its limits; where there are variants, arms."""
+        return sum(len(study._grid) - len(study._feasible) for study in self.parts.values())
 
     @functools.cached_property
     def _grid(self) -> list[dict[str, Value]]:
@@ -519,8 +626,8 @@ class Study(Strict):
         return bool(self.match) and MATCH_KNOB in params
 
     def original(self, params: Mapping[str, Value]) -> dict[str, Value]:
-        """The knob values of the arm that it is a copy of; its own if it is none."""
-        names = self.space.vary if self.is_copy(params) else params
+        """The knob values alone: of a copy those of its arm, of a rival its name."""
+        names = [RIVAL_KNOB] if self._is_rival(params) else self.space.vary
         return {name: params[name] for name in names}
 
     def counterpart(self, params: Mapping[str, Value]) -> dict[str, Value] | None:
@@ -538,7 +645,7 @@ class Study(Strict):
 
     def costs(self, params: Mapping[str, Value]) -> dict[str, float]:
         """The network's costs in closed form, keys of `METRICS`, in base units."""
-        return self._counted(self._spec(params))
+        return self.under(params)._counted(self._spec(params))
 
     def _counted(self, spec: ArchSpec) -> dict[str, float]:
         return closed_form(
@@ -557,7 +664,11 @@ class Study(Strict):
     def _spec(self, params: Mapping[str, Value]) -> ArchSpec:
         if self.is_copy(params):
             return self._matches[self.arm(self.original(params))][0]
-        return canonical(self.space.arch(dict(params)), self.task.head)
+        return canonical(self.space.arch(self.original(params)), self.under(params).task.head)
+
+    def key(self, params: Mapping[str, Value]) -> str:
+        """Tells trainings of a seed apart: the network's hash, and the variant if there are any."""
+        return "-".join(filter(None, [self.network(params).key, self.variant_of(params)]))
 
     def arguments(self, params: Mapping[str, Value]) -> Settings:
         """All arguments of `hrnet` that build the network; none for a rival."""
@@ -578,14 +689,23 @@ class Study(Strict):
         ]
 
     def arm(self, params: Mapping[str, Value]) -> str:
-        """The knob values as text, or the rival's name."""
+        """The knob values as text, or the rival's name; then the variant.
+
+        The variant alone where there is one network.
+        """
+        is_alone = self.variants and self.space.size == 1 and not self.rivals
+        names = ["" if is_alone else self.network_name(params), self.variant_of(params)]
+        return ", ".join(filter(None, names))
+
+    def network_name(self, params: Mapping[str, Value]) -> str:
+        """What the arms of one network have in common in their names."""
         if self._is_rival(params):
             return str(params[RIVAL_KNOB])
         name = self.space.arm(self.original(params))
         return f"{name}, matched" if self.is_copy(params) else name
 
     def _is_rival(self, params: Mapping[str, Value]) -> bool:
-        return set(params) == {RIVAL_KNOB} and RIVAL_KNOB not in self.space.vary
+        return RIVAL_KNOB in params and RIVAL_KNOB not in self.space.vary
 
     @property
     def most_seeds(self) -> int:
@@ -632,19 +752,35 @@ class Study(Strict):
     @property
     def reference_arm(self) -> str:
         """The arm that the others are compared with."""
-        return self.reference or self.arm(self._feasible[-1])
+        return self.reference or self.arm(self._own[-1])
 
 
-def _check_changes(changes: Mapping[str, Any], key: str) -> None:
-    """Whether a scale changes something, and only what it may."""
-    if not any(value != {} for value in changes.values()):
-        raise InputError("changes nothing", key=key)
+def _check_part_name(section: str, name: str) -> None:
+    """Whether it can be the name of a scale or a variant."""
+    if not re.fullmatch(PART_PATTERN, name):
+        rule = "must be at most 32 letters, digits, '_' or '-'"
+        raise InputError(rule, key=section, value=name)
+
+
+def _check_spelling(section: str, names: Iterable[str], why: str) -> None:
+    if len({name.lower() for name in names}) < len(list(names)):
+        rule = f"must differ by more than capital letters: {why}"
+        raise InputError(rule, key=section, value=list(names))
+
+
+def _check_changes(changes: Mapping[str, Any], key: str, sections: Sequence[str]) -> None:
+    """Whether a scale or a variant changes only what it may."""
     for section, values in changes.items():
-        check_name(f"{key}.{section}", section, SCALED)
+        check_name(f"{key}.{section}", section, sections)
         if section != "seeds" and not isinstance(values, dict):
             raise InputError("must be a mapping", key=f"{key}.{section}", value=values)
-    for part in changes.get("space", {}):
-        check_name(f"{key}.space.{part}", part, ("base",))
+
+
+def _learnt(data: Data) -> Any:
+    """What networks learn to tell apart."""
+    if isinstance(data, People):
+        return data.joints.names
+    return getattr(data, "class_names", data.num_outputs)
 
 
 def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -683,8 +819,11 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             raise InputError(
                 error.rule, file=path, key="space", value=raw["space"], nearest=error.nearest
             ) from None
-    scales = at(raw, "scales", default={})
-    for part in (raw, *(scales.values() if isinstance(scales, dict) else ())):
+    parts = [at(raw, section, default={}) for section in ("scales", "variants")]
+    for part in (
+        raw,
+        *(one for inner in parts if isinstance(inner, dict) for one in inner.values()),
+    ):
         _resolve_paths(part, path.parent)
     for override in overrides:
         if not override.startswith("space="):
@@ -707,7 +846,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _resolve_paths(raw: Any, folder: Path) -> None:
-    """Make the paths of a study, or of a scale, absolute that are relative to the file's folder."""
+    """Make paths absolute, of a study, scale or variant, that are relative to the file's folder."""
     for section, key in PATHS:
         values = at(raw, section)
         if isinstance(values, dict) and isinstance(values.get(key), str) and values[key]:

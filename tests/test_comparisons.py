@@ -15,6 +15,7 @@ from hrnet_search.comparisons import (
     looked_at,
     looks,
     seeds_wanted,
+    set_beside,
 )
 from hrnet_search.errors import InputError
 from hrnet_search.stats import LEVEL, Pair, p_of_t, p_of_table
@@ -88,6 +89,77 @@ def test_the_papers_differences_come_in(tmp_path):
     found = compared(study, families(study)[0], values, paper={"final": 0.5, "+within": 0.25})
     assert [one.paper for one in found] == [None, 0.25, None]
     assert [one.verdict for one in found] == ["shown", "contradicted", "shown"]
+
+
+def varied(tmp_path, widths=2, **study):
+    arms = {f"w{width}": {"width": width} for width in range(8, 8 + widths)}
+    variants = {"v1": {}, "v1h": {"task": {"head": "v1h"}}, "v2": {"task": {"head": "v2"}}}
+    return make(tmp_path, arms=arms, variants=variants, **study)
+
+
+def test_variants_of_a_network_and_networks_under_a_variant_are_tables_of_their_own(tmp_path):
+    one, two = families(varied(tmp_path, reference="w8, v1h"))
+    assert one == Family(
+        "between networks", tuple((f"w9, {name}", f"w8, {name}") for name in ("v1", "v1h", "v2"))
+    )
+    pairs = (("v1", "v2"), ("v1", "v1h"), ("v2", "v1h"))  # the reference's variant is the last
+    assert two == Family(
+        "between variants",
+        tuple((f"{w}, {a}", f"{w}, {b}") for w in ("w8", "w9") for a, b in pairs),
+    )
+
+
+def test_variants_of_the_only_network_are_one_table(tmp_path):
+    (family,) = families(varied(tmp_path, widths=1))
+    assert family == Family("between variants", (("v1", "v1h"), ("v1", "v2"), ("v1h", "v2")))
+
+
+def test_many_networks_are_compared_with_the_references_under_each_variant(tmp_path):
+    one, _ = families(varied(tmp_path, widths=1 + ALL_PAIRS, reference="w9, v2"))
+    assert set(one.pairs) == {
+        (f"w{width}, {name}", f"w9, {name}")
+        for width in range(8, 9 + ALL_PAIRS)
+        for name in ("v1", "v1h", "v2")
+        if width != 9
+    }
+
+
+def test_each_family_of_variants_is_corrected_by_itself(tmp_path):
+    study = varied(tmp_path)
+    rng = np.random.default_rng(0)
+    values = {study.arm(p): by_seed(rng.normal(size=5)) for p in study.arms()}
+    for family in families(study):
+        pairs = [Pair(values[a], values[b], None) for a, b in family.pairs]
+        found = compared(study, family, values, {})
+        assert [one.p_table for one in found] == p_of_table(pairs)
+
+
+def test_an_arm_is_set_beside_the_same_network_under_the_references_variant(tmp_path):
+    assert set_beside(varied(tmp_path, reference="w8, v1h")) == {
+        "w8, v1": "w8, v1h", "w8, v1h": "w8, v1h", "w8, v2": "w8, v1h",
+        "w9, v1": "w9, v1h", "w9, v1h": "w8, v1h", "w9, v2": "w9, v1h",
+    }  # fmt: skip
+    assert set(set_beside(make(tmp_path)).values()) == {"+within"}
+
+
+def test_a_network_without_an_arm_under_the_references_variant_is_compared_all_the_same(tmp_path):
+    """With a limit that leaves out the wide one under V2, where the reference is."""
+    free = varied(tmp_path)
+    macs = {free.arm(p): free.costs(p)["profile.macs"] for p in free.arms()}
+    most = (macs["w9, v1h"] + macs["w9, v2"]) / 2
+    assert most > macs["w8, v2"]
+    space = {
+        "base": {"num_modules": [1, 2, 2], "num_blocks": 1, "stage1_blocks": 1},
+        "vary": {"size": {"arms": {"w8": {"width": 8}, "w9": {"width": 9}}}},
+        "limits": {"profile.macs": most},
+    }
+    study = varied(tmp_path, space=space, reference="w8, v2")
+    assert {study.arm(p) for p in study.arms()} == macs.keys() - {"w9, v2"}
+    one, two = families(study)
+    assert one.pairs == (("w9, v1", "w8, v1"), ("w9, v1h", "w8, v1h"))
+    assert ("w9, v1", "w9, v1h") in two.pairs
+    assert set_beside(study)["w9, v1"] == "w9, v1h"
+    assert set_beside(study)["w9, v1h"] == "w9, v1h"
 
 
 # --- adaptive seeds ------------------------------------------------------------------------------

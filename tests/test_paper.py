@@ -1,4 +1,5 @@
-"""Figures of arXiv 1908.07919v2, Table 12, section 7 and Fig. 9, and how rows are found."""
+"""Figures of arXiv 1908.07919v2, Table 12, section 7, Figs. 9 and 10, and of the CVPR paper's
+Fig. 6, and how rows are found."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -62,7 +63,60 @@ def test_other_ablations_have_the_printed_figures(
             assert value == (figure and pytest.approx(figure / 100, abs=1e-9))
 
 
-@pytest.mark.parametrize("name", TABLES)
+# Fig. 10 (page 11): head; mIoU of W18, W48 on Cityscapes val, of W18, W48 on PASCAL-Context; of
+# pose the text (pages 10 and 11) has AP with W32 from scratch.
+FIGURE_10 = [
+    ("v1", 78.5, 81.0, 47.2, 52.6, 73.4),
+    ("v1h", 79.1, 81.0, 47.4, 52.9, None),
+    ("v2", 79.5, 81.1, 49.5, 54.0, 73.6),
+]
+
+
+def test_figure_10_has_the_papers_figures() -> None:
+    table = TABLES["figure10"]
+    columns = [
+        *(
+            f"{data}_w{width}_miou"
+            for data in ("cityscapes", "pascal_context")
+            for width in (18, 48)
+        ),
+        "pose_ap",
+    ]
+    assert list(table.columns) == columns
+    for row, (head, *figures) in zip(table.rows, FIGURE_10, strict=True):
+        assert table.row({**DEFAULTS, "head": head, "rival": None}) is row
+        found = [row.values.get(column) for column in columns]
+        assert found == [figure and pytest.approx(figure / 100, abs=1e-9) for figure in figures]
+    assert table.row({**DEFAULTS, "head": "ocr"}) is None
+
+
+# Sun et al., CVPR 2019, Fig. 6: AP of HRNet-W32 and SimpleBaseline-ResNet-50 by input size.
+CVPR_FIGURE_6 = {
+    (128, 96): (65.5, 59.2),
+    (192, 128): (70.9, 66.7),
+    (256, 192): (74.4, 70.4),
+    (320, 224): (74.4, 71.7),
+    (352, 256): (74.6, 71.8),
+    (384, 288): (75.8, 72.2),
+}
+
+
+def test_figure_6_of_the_cvpr_paper_has_its_figures() -> None:
+    table = TABLES["cvpr_figure6"]
+    assert len(table.rows) == 2 * len(CVPR_FIGURE_6)
+    for size, figures in CVPR_FIGURE_6.items():
+        for rival, figure in zip((None, "simple_baseline_resnet50"), figures, strict=True):
+            row = table.row({"rival": rival, "input_size": list(size), "head": "v1"})
+            assert row is not None
+            assert row.values == {"pose_ap": pytest.approx(figure / 100, abs=1e-9)}
+    assert table.row({"rival": None, "input_size": [64, 64]}) is None
+    assert table.row({"rival": "hourglass_8", "input_size": [256, 192]}) is None
+
+
+OF_NETWORKS = ["table12", "fusion_operator", "resolution", "figure9"]
+
+
+@pytest.mark.parametrize("name", OF_NETWORKS)
 def test_the_rows_of_a_table_make_different_networks_and_the_papers(name: str) -> None:
     specs = [canonical(hrnet(**row.arguments), "v1") for row in TABLES[name].rows]
     assert len({spec.key for spec in specs}) == len(specs)
@@ -87,15 +141,19 @@ def test_rows_of_table_12_make_networks_with_its_fusion_counts() -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_columns_name_metrics_and_rows_fill_all_of_them_or_none(name: str) -> None:
+def test_columns_name_metrics(name: str) -> None:
+    assert {key for key, _ in TABLES[name].columns.values()} <= METRICS.keys()
+
+
+@pytest.mark.parametrize("name", OF_NETWORKS)
+def test_rows_fill_all_columns_or_none(name: str) -> None:
     table = TABLES[name]
-    assert {key for key, _ in table.columns.values()} <= METRICS.keys()
     assert all(row.values.keys() in (table.columns.keys(), set()) for row in table.rows)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", [*OF_NETWORKS, "cvpr_figure6"])
 def test_columns_say_what_the_paper_started_from(name: str) -> None:
-    start = "from ImageNet weights" if name == "figure9" else "from scratch"
+    start = "from ImageNet weights" if name.endswith(("figure9", "figure6")) else "from scratch"
     assert all(trained.endswith(start) for _, trained in TABLES[name].columns.values())
 
 

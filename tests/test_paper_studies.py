@@ -24,6 +24,7 @@ from hrnet_search.joints import COCO
 from hrnet_search.model import build, init_weights
 from hrnet_search.paper import TABLES
 from hrnet_search.presets import preset
+from hrnet_search.report.frame import told_by
 from hrnet_search.settings import DATA_KINDS
 from hrnet_search.space import Value
 from hrnet_search.study import Study, load_study
@@ -118,6 +119,7 @@ RECIPES = {
     "pose_fusion_operator": POSE,
     "pose_resolution": POSE,
     "pose_figure9": POSE,
+    "pose_input_size": POSE,
     "pose_mpii_w32": replace(
         POSE,
         network=("w32", "pose", "v1", 16),
@@ -141,6 +143,7 @@ RECIPES = {
     "cityscapes_fusion_ablation": CITYSCAPES,
     "cityscapes_fusion_operator": CITYSCAPES,
     "cityscapes_resolution": CITYSCAPES,
+    "cityscapes_figure10": CITYSCAPES,
     "cityscapes_w48_ocr": replace(
         CITYSCAPES, network=("w48", "segmentation_ocr", "ocr", 19), params=70.3
     ),
@@ -205,14 +208,14 @@ ABLATIONS = [name for name in NAMES if len(shipped(name).arms()) > 1]
 
 
 def test_ablations_have_the_tables_rows_as_arms() -> None:
-    assert len(ABLATIONS) == 7
+    assert len(ABLATIONS) == 9
     for name in ABLATIONS:
         study = shipped(name)
         assert study.paper is not None
         table = TABLES[study.paper.table]
         assert table.columns[study.paper.column][0] == study.accuracy
-        arguments = [study.space.arguments(params) for params in study.arms()]
-        assert [table.row(given) for given in arguments] == list(table.rows)
+        given = [told_by(study, params) for params in study.arms()]
+        assert [table.row(one) for one in given] == list(table.rows)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -247,7 +250,7 @@ def test_it_has_as_many_parameters_as_the_paper_prints(name: str) -> None:
     assert printed is not None
     study = shipped(name)
     found = cost(
-        study.space.arch(reference(study)),
+        study.space.arch(study.original(reference(study))),
         head=study.task.head,
         num_outputs=study.num_outputs,
         input_size=study.input_size,
@@ -297,6 +300,7 @@ POSE_RECIPES = {
     "pose_fusion_operator": (COCO_LIKE, 2, True),
     "pose_resolution": (COCO_LIKE, 2, True),
     "pose_figure9": (COCO_LIKE, 2, True),
+    "pose_input_size": (COCO_LIKE, 2, True),
     "pose_mpii_w32": ((0.5, 0.25, 30, 0.6, 0), 2, True),
     "face_wflw_w18": ((0.5, 0.25, 15, 0.6, 0), 1.5, False),  # 15, cut at 30: docs/recipes.md
 }

@@ -88,7 +88,8 @@ def test_a_run_that_is_opened_again_has_nothing_to_do(out: Path) -> None:
 
 def test_frame_and_arms_of_the_report(run: Run) -> None:
     arm = rival_of(run)
-    assert (arm.name, arm.network, arm.arguments) == (NAME, RIVALS[NAME], {})
+    assert (arm.name, arm.network) == (NAME, RIVALS[NAME])
+    assert arm.arguments == {"rival": NAME, "head": None, "input_size": [32, 32]}
     assert arm is run.arms[-1]
     assert run.strays == 0
     assert not isinstance(run.reference.network, Rival)

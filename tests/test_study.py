@@ -18,6 +18,7 @@ from hrnet_search.blueprint import canonical
 from hrnet_search.errors import InputError
 from hrnet_search.paper import TABLES
 from hrnet_search.reading import Loader
+from hrnet_search.report.frame import told_by
 from hrnet_search.result import METRICS
 from hrnet_search.space import DEFAULTS, MAX_GRID, Space
 from hrnet_search.study import Study, dump_study, load, load_space, load_study
@@ -640,10 +641,10 @@ def test_shipped_studies_of_the_paper_have_its_rows_as_arms(file: Path) -> None:
     column = study.paper.column
     assert table.columns[column][0] == study.accuracy
     arms = [params for params in study.arms() if not study.is_copy(params)]
-    arguments = [study.space.arguments(params) for params in arms]
-    assert [table.row(given) for given in arguments] == list(table.rows)
+    given = [told_by(study, params) for params in arms]
+    assert [table.row(one) for one in given] == list(table.rows)
     papers = max(table.rows, key=lambda row: row.values.get(column, 0))
-    places = [study.space.arm(params) for params in arms]
+    places = [study.arm(params) for params in arms]
     assert table.rows[places.index(study.reference)] is papers
 
 
@@ -1131,3 +1132,166 @@ def test_scales_whose_name_is_too_long_and_those_of_searches_are_refused(tmp_pat
     search = {"sampler": "random", "networks": 2}
     with pytest.raises(InputError, match=r"scales: .* a search by random has no arms"):
         load_study(written(tmp_path, {**SCALED, "search": search}))
+
+
+# --- variants ----------------------------------------------------------------------------------
+
+V1: dict[str, Any] = {}  # the study as it is
+V2 = {"task": {"head": "v2"}}
+SMALL = {"data": {"input_size": [32, 32]}}
+WIDTHS = changed(POSE, "space", {"vary": {"width": {"choices": [4, 8]}}})
+VARIED = {**WIDTHS, "variants": {"v1": V1, "v2": V2, "small": SMALL}}
+
+
+def test_each_network_is_an_arm_under_each_variant(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, yaml.safe_dump(VARIED, sort_keys=False)))
+    assert [study.arm(params) for params in study.arms()] == [
+        "width=4, v1", "width=4, v2", "width=4, small",
+        "width=8, v1", "width=8, v2", "width=8, small",
+    ]  # fmt: skip
+    assert study.arms()[1] == {"width": 4, "variant": "v2"}
+    assert study.reference_arm == "width=8, small"
+    assert list(study.parts) == ["v1", "v2", "small"]
+    under = [study.under(params) for params in study.arms()]
+    assert [one.task.head for one in under] == ["v1", "v2", "v1"] * 2
+    assert [one.input_size for one in under] == [(64, 48), (64, 48), (32, 32)] * 2
+    assert all(one.variants == {} and one.name == "pose" for one in under)
+
+
+def test_networks_costs_and_keys_are_those_of_the_variants_study(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, VARIED))
+    for params in study.arms():
+        part, knobs = study.under(params), {"width": params["width"]}
+        assert study.original(params) == knobs
+        assert study.network(params) == part.network(knobs)
+        assert study.costs(params) == part.costs(knobs)
+        assert study.arguments(params) == part.arguments(knobs)
+        assert study.key(params) == f"{part.network(knobs).key}-{params['variant']}"
+    assert len({study.key(params) for params in study.arms()}) == 6
+
+
+def test_without_variants_keys_are_those_of_the_networks(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, POSE))
+    assert [study.key(p) for p in study.arms()] == [study.network(p).key for p in study.arms()]
+    assert study.parts == {"": study}
+    assert study.under(study.arms()[0]) is study
+
+
+def test_where_there_is_one_network_arms_are_called_as_variants(tmp_path: Path) -> None:
+    one = changed(VARIED, "space.vary", {"width": {"choices": [4]}})
+    study = load_study(written(tmp_path, {**one, "reference": "v2"}))
+    assert {study.arm(params) for params in study.arms()} == {"v1", "v2", "small"}
+    content = {**changed(one, "data.input_size", [64, 64]), "rivals": ["hourglass_8"]}
+    with_rival = load_study(written(tmp_path, yaml.safe_dump(content, sort_keys=False)))
+    assert [with_rival.arm(params) for params in with_rival.arms()] == [
+        "width=4, v1", "width=4, v2", "width=4, small",
+        "hourglass_8, v1", "hourglass_8, v2", "hourglass_8, small",
+    ]  # fmt: skip
+    assert with_rival.arms()[3] == {"rival": "hourglass_8", "variant": "v1"}
+    assert with_rival.network(with_rival.arms()[3]).to_dict() == {"rival": "hourglass_8"}
+    assert with_rival.reference_arm == "width=4, small"
+
+
+def test_distinct_networks_and_limits_are_those_of_each_variant(tmp_path: Path) -> None:
+    """How maps are enlarged makes no difference to V1, where the body takes the nearest place."""
+    space = {"base": {"width": 4}, "vary": {"align_corners": {"choices": [False, True]}}}
+    content = {**VARIED, "space": space, "variants": {"a": V1, "b": V2}}
+    study = load_study(written(tmp_path, content))
+    for name, part in study.parts.items():
+        own = [study.original(p) for p in study.arms() if p["variant"] == name]
+        assert own == part.arms()
+    assert [study.arm(params) for params in study.arms()] == [
+        "align_corners=false, a", "align_corners=false, b", "align_corners=true, b",
+    ]  # fmt: skip
+    limited = changed(VARIED, "space.limits", {"profile.macs": 1e12})
+    free = load_study(written(tmp_path, limited))
+    macs = {free.arm(p): free.costs(p)["profile.macs"] for p in free.arms()}
+    most = macs["width=8, v1"]
+    assert macs["width=8, v2"] > most
+    study = load_study(written(tmp_path, changed(VARIED, "space.limits", {"profile.macs": most})))
+    assert {study.arm(p) for p in study.arms()} == {a for a, m in macs.items() if m <= most}
+    assert study.left_out() == sum(m > most for m in macs.values()) > 0
+
+
+def test_a_study_with_variants_loads_as_it_was_dumped(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, VARIED), ["variants.v2.train.lr=0.01"])
+    assert study.parts["v2"].train.lr == 0.01
+    again = load_study(written(tmp_path, dump_study(study), "again.yaml"))
+    assert again == study
+    for name, part in study.parts.items():
+        assert dump_study(again.parts[name]) == dump_study(part)
+
+
+def test_paths_of_variants_are_relative_to_the_file(tmp_path: Path) -> None:
+    content = {**SEGMENTATION, "variants": {"all": {}, "few": {"data": {"root": "few"}}}}
+    file = written(tmp_path, content, "studies/s.yaml")
+    parts = load_study(file).parts
+    roots = {name: part.data.root for name, part in parts.items()}  # type: ignore[union-attr]
+    assert roots["few"] == str(tmp_path / "studies" / "few")
+    assert roots["all"] == str(tmp_path / "studies" / "camvid")
+    given = load_study(file, ["variants.few.data.root=few"]).parts["few"]
+    assert given.data.root == str(Path("few").absolute())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("variants", "parts"),
+    [
+        ({"v1": {}}, ["variants: ", "at least two"]),
+        ({"a": {}, "b": {"task": {"head": "v1"}}}, ["variants.b", "the same study as variant a"]),
+        ({"a": V2, "A": {}}, ["variants: ", "must differ by more than capital letters"]),
+        ({"a.b": V2, "c": {}}, ["variants", "'a.b'"]),
+        ({"a": V2, "b": {"seeds": 2}}, ["variants.b.seeds", "must be one of data, task, train"]),
+        ({"a": V2, "b": {"space": {}}}, ["variants.b.space", "must be one of data, task, train"]),
+        ({"a": V2, "b": {"task": "v1"}}, ["variants.b.task", "must be a mapping"]),
+        ({"a": V2, "b": None}, ["variants.b"]),
+        ({"a": V2, "b": {"task": {"heed": "v1"}}}, ["variants.b.task.heed", "'head'"]),
+        ({"a": {}, "b": {"data": {"input_size": [8, 8]}}}, ["variants.b.data.input_size.0", "8"]),
+        ({"a": {}, "b": {"train": {"steps": 5}}}, ["variants.b.train.steps", "5", "(10)"]),
+        ({"a": {}, "b": {"train": {"evaluations": 2}}}, ["variants.b.train.evaluations", "(5)"]),
+        ({"a": {}, "b": {"train": {"precision": "float32"}}}, ["variants.b.train.precision"]),
+        ({"a": {}, "b": {"task": {"metric": "nme"}}}, ["variants.b.task.metric", "'nme'"]),
+    ],
+)
+def test_wrong_variants_are_refused(tmp_path: Path, variants: object, parts: list[str]) -> None:
+    text = refusal(lambda: load_study(written(tmp_path, {**POSE, "variants": variants})))
+    assert all(part in text for part in parts), text
+
+
+def test_variants_that_learn_other_things_are_refused(tmp_path: Path) -> None:
+    other = {"data": {"class_names": ["sky", "road", "bus"]}}
+    content = {**SEGMENTATION, "variants": {"a": {}, "b": other}}
+    text = refusal(lambda: load_study(written(tmp_path, content)))
+    assert "variants.b.data: changes the joints or classes" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("match", {"profile.macs": "reference"}),
+        ("adaptive", {"most": 9}),
+        ("scales", {"short": {"train": {"steps": 5}}}),
+    ],
+)
+def test_beside_variants_there_is_no_other_plan_of_arms(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    text = refusal(lambda: load_study(written(tmp_path, {**VARIED, key: value})))
+    assert f"{key}: cannot be given beside variants" in text
+
+
+def test_variants_are_for_grids_and_no_knob_has_their_name(tmp_path: Path) -> None:
+    search = {"sampler": "random", "networks": 2}
+    text = refusal(lambda: load_study(written(tmp_path, {**VARIED, "search": search})))
+    assert "variants: " in text
+    assert "a search by random has no arms" in text
+    vary = {"variant": {"arms": {"a": {"width": 4}, "b": {"width": 8}}}}
+    text = refusal(lambda: load_study(written(tmp_path, changed(VARIED, "space.vary", vary))))
+    assert "space.vary.variant: is reserved for variants" in text
+    assert load_study(written(tmp_path, changed(POSE, "space.vary", vary))).arms()
+
+
+def test_the_reference_is_an_arm_of_a_variant(tmp_path: Path) -> None:
+    content = {**VARIED, "reference": "width=4, v1"}
+    assert load_study(written(tmp_path, content)).reference_arm == "width=4, v1"
+    text = refusal(lambda: load_study(written(tmp_path, {**VARIED, "reference": "width=4"})))
+    assert "must be one of the space's arms" in text

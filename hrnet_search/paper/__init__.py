@@ -1,6 +1,6 @@
 """Figures of the paper that studies are set beside, with their place in it.
 
-Source: Wang et al., arXiv 1908.07919v2 (13 March 2020).
+Source: Wang et al., arXiv 1908.07919v2 (13 March 2020); but for `cvpr_figure6`.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the arguments of `hrnet` that make it, and its printed figures.
+    """One row: what makes it, and its printed figures.
 
     Args:
         label: What was changed; a bound that the paper gives in place of a figure.
-        arguments: Argument -> value; of lists by stage, a tuple with stages 2, 3, 4 of the paper.
+        arguments: Argument of `hrnet` -> value, of lists by stage a tuple with stages 2, 3, 4 of
+            the paper; and what is around the network: `head`, `input_size` (H, W), or `rival`, the
+            name of another network in its place.
         values: Column -> fraction, for the columns that the paper has a figure in.
     """
 
@@ -59,6 +61,18 @@ def _both(pose_ap: float, segmentation_miou: float) -> Mapping[str, float]:
 
 def _fusion(label: str, across: bool, within: bool, values: Mapping[str, float]) -> Row:
     return Row(label, {"final": True, "across": across, "within": within}, values)
+
+
+def _sized(network: str, rival: str | None, figures: Mapping[tuple[int, int], float]) -> list[Row]:
+    """A network at several input sizes."""
+    return [
+        Row(
+            f"{network}, {height}x{width}",
+            {"rival": rival, "input_size": (height, width)},
+            {"pose_ap": value},
+        )
+        for (height, width), value in figures.items()
+    ]
 
 
 def _operator(label: str, downsample: str, fuse: str, values: Mapping[str, float]) -> Row:
@@ -114,6 +128,90 @@ TABLES: Mapping[str, Table] = {
             Row("2x", {"output_branch": 1}, {"pose_ap": 0.689, "pose_w48_ap": 0.696}),
             Row("4x", {"output_branch": 2}, {"pose_ap": 0.550, "pose_w48_ap": 0.554}),
             Row("8x (below 10 AP)", {"output_branch": 3}),
+        ),
+    ),
+    # Read from the lines of the figure, which prints no figures; those of pose are the text's. What
+    # segmentation started from is not said: W48 with V2 is at the figures of Tables 3 and 5, from
+    # ImageNet. Its detection is left out: here detectors stand on V2's pyramid alone.
+    "figure10": Table(
+        title="Fig. 10: representation heads",
+        columns={
+            "cityscapes_w18_miou": ("metrics.miou", "HRNet-W18, Cityscapes val"),
+            "cityscapes_w48_miou": ("metrics.miou", "HRNet-W48, Cityscapes val"),
+            "pascal_context_w18_miou": ("metrics.miou", "HRNet-W18, PASCAL-Context"),
+            "pascal_context_w48_miou": ("metrics.miou", "HRNet-W48, PASCAL-Context"),
+            "pose_ap": ("metrics.ap", "HRNet-W32, COCO val2017, 256x192, from scratch"),
+        },
+        rows=(
+            Row(
+                "HRNetV1",
+                {"head": "v1"},
+                {
+                    "cityscapes_w18_miou": 0.785,
+                    "cityscapes_w48_miou": 0.810,
+                    "pascal_context_w18_miou": 0.472,
+                    "pascal_context_w48_miou": 0.526,
+                    "pose_ap": 0.734,
+                },
+            ),
+            Row(
+                "HRNetV1h",
+                {"head": "v1h"},
+                {
+                    "cityscapes_w18_miou": 0.791,
+                    "cityscapes_w48_miou": 0.810,
+                    "pascal_context_w18_miou": 0.474,
+                    "pascal_context_w48_miou": 0.529,
+                },
+            ),
+            Row(
+                "HRNetV2",
+                {"head": "v2"},
+                {
+                    "cityscapes_w18_miou": 0.795,
+                    "cityscapes_w48_miou": 0.811,
+                    "pascal_context_w18_miou": 0.495,
+                    "pascal_context_w48_miou": 0.540,
+                    "pose_ap": 0.736,
+                },
+            ),
+        ),
+    ),
+    # Sun et al., CVPR 2019 (arXiv 1902.09212), Fig. 6, read from its lines. At 256x192 and 384x288
+    # it is at the figures that Table 1 has from ImageNet weights.
+    "cvpr_figure6": Table(
+        title="CVPR 2019, Fig. 6: input sizes",
+        columns={
+            "pose_ap": (
+                "metrics.ap",
+                "HRNet-W32 and SimpleBaseline-ResNet-50, COCO val2017, from ImageNet weights",
+            )
+        },
+        rows=(
+            *_sized(
+                "HRNet-W32",
+                None,
+                {
+                    (128, 96): 0.655,
+                    (192, 128): 0.709,
+                    (256, 192): 0.744,
+                    (320, 224): 0.744,
+                    (352, 256): 0.746,
+                    (384, 288): 0.758,
+                },
+            ),
+            *_sized(
+                "SimpleBaseline-ResNet-50",
+                "simple_baseline_resnet50",
+                {
+                    (128, 96): 0.592,
+                    (192, 128): 0.667,
+                    (256, 192): 0.704,
+                    (320, 224): 0.717,
+                    (352, 256): 0.718,
+                    (384, 288): 0.722,
+                },
+            ),
         ),
     ),
 }

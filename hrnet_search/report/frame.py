@@ -3,6 +3,7 @@
 The arms of a grid are those of its plan, those of a search the networks that were trained.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ from typing import Any
 import pandas as pd
 
 from ..arch import ArchSpec
-from ..comparisons import HasEnded, Values, looked_at, seeds_wanted
+from ..comparisons import HasEnded, Values, looked_at, seeds_wanted, set_beside
 from ..files import read_json
 from ..matching import MATCH_KNOB
 from ..paper import TABLES, Table
 from ..record import RESULTS, TABLE, read_table
 from ..result import METRICS, Result, read_results
-from ..rivals import Rival
-from ..study import Study, load_study
+from ..rivals import RIVAL_KNOB, Rival
+from ..study import VARIANT_KNOB, Study, load_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Arm:
 
     Args:
         name: As the space writes it; ", matched" follows of a cost-matched copy.
-        arguments: All arguments of `hrnet` that build it; none for a rival.
+        arguments: From `told_by`.
         network: The network they make, or the rival.
         results: Its trials so far, complete, ended early and failed, by seed.
         paper: The paper's figure for it, a fraction, or None; for a copy that of its original.
@@ -110,6 +111,15 @@ class Run:
         """Of a grid: the arm that the others are compared with."""
         return next(arm for arm in self.arms if arm.name == self.study.reference_arm)
 
+    def set_beside(self, arm: Arm) -> Arm:
+        """Of a grid: the arm that a table of arms sets this one beside; itself if there is none."""
+        return self._set_beside[arm.name]
+
+    @functools.cached_property
+    def _set_beside(self) -> dict[str, Arm]:
+        arms = {arm.name: arm for arm in self.arms}
+        return {name: arms[other] for name, other in set_beside(self.study).items()}
+
 
 def read_run(folder: Path) -> Run:
     """The run of a folder, or what a report's folder keeps of one.
@@ -170,6 +180,7 @@ def results_frame(run: Run) -> pd.DataFrame:
     columns = ["study", "trial", "proposal", "state", "arm", "seed", "key"]
     columns += [f"params.{name}" for name in run.study.space.vary]
     columns += [f"params.{MATCH_KNOB}"] if run.study.match else []
+    columns += [f"params.{VARIANT_KNOB}"] if run.study.variants else []
     results = run.results
     columns += [key for key in METRICS if any(r.value(key) is not None for r in results)]
     columns += ["seconds", "attempt", "started", "ended"]
@@ -178,12 +189,29 @@ def results_frame(run: Run) -> pd.DataFrame:
     return frame.astype({"proposal": "Int64"})  # whole numbers in CSV, although grids have none
 
 
+def told_by(study: Study, params: dict[str, Any]) -> dict[str, Any]:
+    """What rows of the paper's tables are told by, of an arm.
+
+    All arguments of `hrnet` that build its network, and the head; of a rival its name instead; the
+    input size.
+    """
+    trained, network = study.under(params), study.network(params)
+    is_rival = isinstance(network, Rival)
+    return study.arguments(params) | {
+        RIVAL_KNOB: network.key if is_rival else None,
+        "head": None if is_rival else trained.task.head,
+        "input_size": list(trained.input_size),
+    }
+
+
 def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
     table = paper_table(study)
-    row = table.row(study.arguments(study.original(params))) if table else None
+    arguments = told_by(study, params)
+    # A copy stands beside the figure of what it is a copy of.
+    row = table.row(arguments | study.arguments(study.original(params))) if table else None
     return Arm(
         name=study.arm(params),
-        arguments=study.arguments(params),
+        arguments=arguments,
         network=study.network(params),
         results=tuple(sorted(results, key=lambda result: result.seed)),
         paper=row.values.get(study.paper.column) if row and study.paper else None,

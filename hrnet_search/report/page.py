@@ -335,6 +335,7 @@ def _grid_content(run: Run) -> dict[str, Any]:
             for _, other, _ in family.pairs
         )
         and len(run.arms) > 2,
+        "to_reference": tables.to_reference(run),
         "confidence": tables.confidence(run),
         "looks": looks(run.study),
         "arms": run.arms,
@@ -422,7 +423,10 @@ def _tables(run: Run) -> dict[str, tables.TextTable]:
 
 def _portable(study: Study) -> Study:
     """The study without the paths that led to its files here."""
-    update: dict[str, Any] = {"scales": {n: _without_paths(s) for n, s in study.scales.items()}}
+    update: dict[str, Any] = {
+        "scales": {name: _without_paths(changes) for name, changes in study.scales.items()},
+        "variants": {name: _without_paths(changes) for name, changes in study.variants.items()},
+    }
     if isinstance(study.data, Files):
         root = Path(study.data.root).name
         update["data"] = study.data.model_copy(update={"root": root})
@@ -433,7 +437,7 @@ def _portable(study: Study) -> Study:
 
 
 def _without_paths(changes: dict[str, Any]) -> dict[str, Any]:
-    """What a scale changes, likewise."""
+    """What a scale or a variant changes, likewise."""
     shown = dict(changes)
     for section, key in PATHS:
         if path := at(changes, section, key):
@@ -443,9 +447,16 @@ def _without_paths(changes: dict[str, Any]) -> dict[str, Any]:
 
 def _environment(run: Run) -> dict[str, Any]:
     """The run's environment without names of this machine: reports are sent to others."""
-    shown = {name: value for name, value in run.environment.items() if name != "host"}
+    return _without_folder({k: v for k, v in run.environment.items() if k != "host"})
+
+
+def _without_folder(environment: dict[str, Any]) -> dict[str, Any]:
+    """Without where the data lies, that of each variant likewise."""
+    shown = dict(environment)
     if isinstance(shown.get("data"), dict):
         shown["data"] = {k: v for k, v in shown["data"].items() if k != "folder"}
+    if isinstance(shown.get("variants"), dict):
+        shown["variants"] = {k: _without_folder(v) for k, v in shown["variants"].items()}
     return shown
 
 
@@ -484,7 +495,9 @@ def _training(run: Run) -> dict[str, Any]:
         for name in ("precision", "memory_format")
         if name in run.environment
     }
-    return settings | {"train": _portable(study).train.model_dump() | chosen}
+    portable = _portable(study)
+    variants = {"variants": portable.variants} if study.variants else {}
+    return settings | {"train": portable.train.model_dump() | chosen} | variants
 
 
 def _paper(run: Run) -> str:

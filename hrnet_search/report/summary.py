@@ -17,6 +17,7 @@ from .tables import (
     comparison,
     comparisons,
     confidence,
+    dotted,
     interval,
     probability,
     signed,
@@ -77,8 +78,18 @@ def data_words(study: Study) -> str:
 
 
 def _what(run: Run) -> str:
-    networks = count(len(run.arms), "network")
-    return f"{networks} for {task_words(run.study)}, {training_words(run.study)}."
+    study = run.study
+    networks, changed = count(len(run.arms), "network"), ""
+    if study.variants:
+        named = {study.network_name(params) for params in study.arms()}
+        networks = f"{count(len(named), 'network')} under {len(study.variants)} variants"
+        changed = f"; the variants change {', '.join(_changed(study))}"
+    return f"{networks} for {task_words(study)}, {training_words(study)}{changed}."
+
+
+def _changed(study: Study) -> list[str]:
+    """Dotted keys of what variants change."""
+    return sorted({key for changes in study.variants.values() for key, _ in dotted(changes)})
 
 
 def task_words(study: Study) -> str:

@@ -166,10 +166,13 @@ def _ablation_row(run: Run, arm: Arm) -> dict[str, Any]:
     row["fusion_units"] = network.num_fusions if isinstance(network, ArchSpec) else None
     row |= {cost: spread(arm, cost)[0] for cost in _costs(run)}
     row |= {key: mean, f"{key}.deviation": deviation, "seeds": len(arm.values(key))}
-    if arm is run.reference:
+    other = run.set_beside(arm)
+    if run.study.variants:
+        row["minus"] = None if other is arm else other.name
+    if other is arm:
         row |= {"difference": None, "low": None, "high": None, "p": None, "pairs": None}
         row |= {"verdict": "reference", "paper": arm.paper, "paper_difference": None}
-    elif (result := comparison(run, arm, run.reference)) is not None:
+    elif (result := comparison(run, arm, other)) is not None:
         low, high = result.interval or (None, None)
         row |= {"difference": result.difference, "low": low, "high": high}
         row |= {"p": result.p_table, "pairs": result.n, "verdict": result.verdict}
@@ -186,13 +189,19 @@ def ablation_table(run: Run) -> TextTable:
     columns += [Column(METRICS[c].label, "number", METRICS[c].unit) for c in _costs(run)]
     columns += [
         Column(shown.label, "number", "mean ± sd (seeds)"),
-        Column(f"to {run.reference.name}", "number", f"{confidence(run)} interval"),
+        Column(to_reference(run), "number", f"{confidence(run)} interval"),
         Column("Verdict", "verdict"),
     ]
     if paper_trained(run):
-        columns.append(Column(f"Paper: {shown.label}", "number", f"to {run.reference.name}"))
+        columns.append(Column(f"Paper: {shown.label}", "number", to_reference(run)))
     records = ablation_data(run).to_dict("records")
     return TextTable(columns, [_ablation_cells(run, record) for record in records])
+
+
+def to_reference(run: Run) -> str:
+    """What differences of the ablation table are to: one arm, or the one that belongs to each."""
+    others = {run.set_beside(arm).name for arm in run.arms}
+    return "to its reference" if len(others) > 1 else f"to {run.reference.name}"
 
 
 def _ablation_cells(run: Run, row: dict[Any, Any]) -> list[str]:
@@ -293,14 +302,15 @@ def failures_table(run: Run) -> TextTable:
 
 def settings_table(settings: dict[str, Any]) -> TextTable:
     """Nested settings as dotted name and value."""
-    rows = [[name, value] for name, value in _dotted(settings) if name != "command"]
+    rows = [[name, value] for name, value in dotted(settings) if name != "command"]
     return TextTable([Column("Setting"), Column("Value")], rows)
 
 
-def _dotted(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def dotted(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Nested settings as dotted name and value as text."""
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{name}.")
+            yield from dotted(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", "none" if value is None else str(value)
 

@@ -6,7 +6,7 @@ import itertools
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..files import (
     write_json,
 )
 from ..progress import bar
+from ..record import of_variant
 from ..rivals import Rival
 from ..settings import Files
 from ..space import Value
@@ -49,16 +50,32 @@ class Ready:
     """What was found out about a study before anything is trained.
 
     Args:
-        data: Where the prepared data lies.
         hardware: What networks are trained on.
         steps: Of one trial.
+        materials: What trials read: variant -> its own, or "" -> that of all.
+    """
+
+    hardware: Any
+    steps: int
+    materials: Mapping[str, "Materials"]
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What trials read.
+
+    Args:
+        data: Where the prepared data lies.
         pretrained: Checksum of the checkpoint that networks start from, or None.
     """
 
     data: Any
-    hardware: Any
-    steps: int
     pretrained: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `environment.json` has it."""
+        data = {"folder": str(self.data.folder), "checksum": self.data.checksum}
+        return {"data": data, "pretrained": self.pretrained}
 
 
 @dataclass(frozen=True)
@@ -173,10 +190,13 @@ def _conclude(ledger: Ledger, console: Console) -> Outcome:
 
 def _check_machines(ledger: Ledger, ready: Ready) -> None:
     """Whether every machine of a cluster has what trials read."""
-    train, data = ledger.study.train, ledger.study.data
-    files = [ready.data.folder, *([Path(train.pretrained)] if train.pretrained else [])]
-    files += [Path(data.root)] if isinstance(data, Files) else []
-    check_machines(ledger.folder, files=files, processes=train.processes)
+    files = [materials.data.folder for materials in ready.materials.values()]
+    for study in ledger.study.parts.values():
+        files += [Path(study.train.pretrained)] if study.train.pretrained else []
+        files += [Path(study.data.root)] if isinstance(study.data, Files) else []
+    check_machines(
+        ledger.folder, files=list(dict.fromkeys(files)), processes=ledger.study.train.processes
+    )
 
 
 def _run_trials(
@@ -243,11 +263,34 @@ def check(study: Study, console: Console) -> Ready:
     """
     import torch
 
-    from ..tasks import load_task, prepare
-    from ..training import choose_hardware, total_steps
+    from ..training import choose_hardware
 
     hardware = choose_hardware(study.train)
     _check_gpus(study, torch.cuda.device_count())
+    materials, steps = {}, {}
+    for name, part in study.parts.items():
+        with _naming(name):
+            materials[name], steps[name] = _check_part(part, console)
+        if steps[name] != (first := next(iter(steps.values()))):
+            rule = f"makes trials of {steps[name]} steps; all variants need the same ({first})"
+            raise InputError(rule, key=f"variants.{name}")
+    return Ready(hardware, first, materials)
+
+
+@contextlib.contextmanager
+def _naming(variant: str) -> Iterator[None]:
+    """What is wrong with a variant is told under its name."""
+    try:
+        yield
+    except InputError as error:
+        raise (error.within(key=f"variants.{variant}") if variant else error) from None
+
+
+def _check_part(study: Study, console: Console) -> tuple[Materials, int]:
+    """What trials of a study without variants read, and how many steps each has."""
+    from ..tasks import load_task, prepare
+    from ..training import total_steps
+
     _check_networks(study)
     with bar(console, "Preparing data") as advance:
         data = prepare(study, advance)
@@ -257,7 +300,7 @@ def check(study: Study, console: Console) -> Ready:
         rule = "the validation data has nothing that it can be measured on"
         raise InputError(rule, key="objectives.0", value=study.accuracy)
     steps = total_steps(study.train, task.num_train)
-    return Ready(data, hardware, steps, checksum(study.train.pretrained))
+    return Materials(data, checksum(study.train.pretrained)), steps
 
 
 def _check_gpus(study: Study, gpus: int) -> None:
@@ -327,9 +370,11 @@ def _make_ready(
     processes = ledger.study.train.processes
     record |= {"processes": processes, "threads_per_trial": processes}  # one thread each
     record["steps"] = ready.steps
-    record["data"] = {"folder": str(ready.data.folder), "checksum": ready.data.checksum}
-    record["pretrained"] = ready.pretrained
-    _check_comparable(_earlier(ledger), record)
+    found = {name: materials.to_dict() for name, materials in ready.materials.items()}
+    record |= {"variants": found} if ledger.study.variants else found[""]
+    for variant in ready.materials:
+        with _naming(variant):
+            _check_comparable(_earlier(ledger, variant), of_variant(record, variant))
     write_json(ledger.folder / "environment.json", record)
     if changed := changes(file.parent):
         write_atomic(ledger.folder / "changes.diff", changed)
@@ -337,12 +382,16 @@ def _make_ready(
         _profile_grid(ledger, console)
 
 
-def _earlier(ledger: Ledger) -> dict[str, dict[str, Any]]:
-    """Environments of all that was trained before: where -> record."""
-    found = {f"in trial {result.trial}": result.environment for result in ledger.results()}
+def _earlier(ledger: Ledger, variant: str) -> dict[str, dict[str, Any]]:
+    """Environments of all that was trained before under a variant: where -> record."""
+    found = {
+        f"in trial {result.trial}": result.environment
+        for result in ledger.results()
+        if ledger.study.variant_of(result.params) == variant
+    }
     file = ledger.folder / "environment.json"
     if file.exists() and any(ledger.folder.glob(f"trials/*/{CHECKPOINT}")):
-        found["in the trials that were cut off"] = read_json(file)
+        found["in the trials that were cut off"] = of_variant(read_json(file), variant)
     return found
 
 
@@ -368,12 +417,12 @@ def _lookup(record: dict[str, Any], key: str) -> Any:
 
 def _profile_grid(ledger: Ledger, console: Console) -> None:
     """Measure each network once, on a machine that is not training yet."""
-    study, measure = ledger.study, _profiler(ledger.study)
-    networks = {n.key: n for n in map(study.network, study.arms())}
-    todo = [n for n in networks.values() if not _profile_file(ledger, n).exists()]
+    study = ledger.study
+    todo = [p for p in study.arms() if not _profile_file(ledger, study.key(p)).exists()]
     with bar(console, "Profiling networks") as advance:
-        for done, network in enumerate(todo, start=1):
-            _measured(ledger, measure, network)
+        for done, params in enumerate(todo, start=1):
+            measure, network = _profiler(study.under(params)), study.network(params)
+            write_json(_profile_file(ledger, study.key(params)), measure(network))
             advance(done, len(todo))
 
 
@@ -390,16 +439,16 @@ def _profiler(study: Study) -> Profiler:
 
 
 def _measured(ledger: Ledger, measure: Profiler, network: ArchSpec | Rival) -> dict[str, float]:
-    """The network's profile, measured once for all its trials."""
-    file = _profile_file(ledger, network)
+    """The profile of a search's network, measured once for all its trials."""
+    file = _profile_file(ledger, network.key)
     if not file.exists():
         write_json(file, measure(network))
     found: dict[str, float] = read_json(file)
     return found
 
 
-def _profile_file(ledger: Ledger, network: ArchSpec | Rival) -> Path:
-    return ledger.folder / "profiles" / f"{network.key}.json"
+def _profile_file(ledger: Ledger, key: str) -> Path:
+    return ledger.folder / "profiles" / f"{key}.json"
 
 
 def _run_rounds(ledger: Ledger, display: Display, session: Session, address: str | None) -> None:

@@ -62,16 +62,23 @@ class Candidate:
         arch: `ArchSpec.to_dict` or `Rival.to_dict`.
         macs: Multiply-adds of one image; of a detector, those of its backbone with the pyramid.
         trainings: How many are still to be done; of a search's sample 1 each.
+        variant: What it is trained under; empty where there are none.
     """
 
     arm: str
     arch: dict[str, Any]
     macs: float
     trainings: int
+    variant: str = ""
 
     @property
     def is_rival(self) -> bool:
         return RIVAL_KNOB in self.arch
+
+    @property
+    def kind(self) -> tuple[str, bool]:
+        """What its time follows from: that of others trained alike, and rivals take other times."""
+        return self.variant, self.is_rival
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +146,8 @@ def forecast(study: Study, *, out: Path, jobs: int | None, console: "Console") -
     with bar(console, "Measuring networks") as advance:
         for done, candidate in enumerate(chosen):
             advance(done, len(chosen))
-            measured[candidate.arm] = measure(study, candidate, ready.data, ready.hardware)
+            part, data = study.parts[candidate.variant], ready.materials[candidate.variant].data
+            measured[candidate.arm] = measure(part, candidate, data, ready.hardware)
     usual = default_jobs(None, study.train.processes)
     found = estimate(
         candidates,
@@ -174,7 +182,7 @@ def list_candidates(study: Study, ended: set[tuple[str, int]]) -> list[Candidate
         return [_candidate(study, params, 1) for params in _sample(study)]
     found = []
     for params in study.arms():
-        key = study.network(params).key
+        key = study.key(params)
         if left := sum((key, seed) not in ended for seed in range(study.most_seeds)):
             found.append(_candidate(study, params, left))
     return found
@@ -199,20 +207,27 @@ def finished(study: Study, out: Path) -> set[tuple[str, int]]:
 
 
 def choose(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """What is measured: the cheapest, a middle and the dearest, and two rivals at most."""
+    """What is measured: the cheapest, a middle and the dearest, and two rivals at most.
+
+    Where there are variants, so many of each.
+    """
     ordered = sorted(candidates, key=lambda candidate: candidate.macs)
-    own = [c for c in ordered if not c.is_rival]
-    rivals = [c for c in ordered if c.is_rival]
-    chosen = [own[place] for place in (0, (len(own) - 1) // 2, -1)] if own else []
-    chosen += [rivals[0], rivals[-1]][:MAX_RIVALS] if rivals else []
+    chosen = []
+    for variant in dict.fromkeys(candidate.variant for candidate in candidates):
+        own = [c for c in ordered if c.kind == (variant, False)]
+        rivals = [c for c in ordered if c.kind == (variant, True)]
+        chosen += [own[place] for place in (0, (len(own) - 1) // 2, -1)] if own else []
+        chosen += [rivals[0], rivals[-1]][:MAX_RIVALS] if rivals else []
     return list({candidate.arm: candidate for candidate in chosen}.values())
 
 
 def _candidate(study: Study, params: dict[str, Value], trainings: int) -> Candidate:
     arm, arch = study.arm(params), study.network(params).to_dict()
     is_rival = RIVAL_KNOB in arch
-    macs = _rival_macs(study, arch) if is_rival else study.costs(params)["profile.macs"]
-    return Candidate(arm=arm, arch=arch, macs=macs, trainings=trainings)
+    part = study.under(params)
+    macs = _rival_macs(part, arch) if is_rival else study.costs(params)["profile.macs"]
+    variant = study.variant_of(params)
+    return Candidate(arm=arm, arch=arch, macs=macs, trainings=trainings, variant=variant)
 
 
 def _rival_macs(study: Study, arch: dict[str, Any]) -> float:
@@ -378,13 +393,13 @@ def estimate(
 def _trial_seconds(
     candidate: Candidate, candidates: Sequence[Candidate], trials: Mapping[str, float]
 ) -> float:
-    """As measured, or between those measured of the same kind: rivals take other times."""
+    """As measured, or between those measured of the same kind."""
     if candidate.arm in trials:
         return trials[candidate.arm]
     points = sorted(
         (other.macs, trials[other.arm])
         for other in candidates
-        if other.arm in trials and other.is_rival == candidate.is_rival
+        if other.arm in trials and other.kind == candidate.kind
     )
     macs, seconds = zip(*points, strict=True)
     return float(np.interp(candidate.macs, macs, seconds))

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ..comparisons import seeds_wanted
 from ..errors import InputError
 from ..files import read_json, read_json_lines, write_atomic, write_json
+from ..reading import setting_of
 from ..result import RETRIED, Result, read_results
 from ..space import Value
 from ..study import Study, dump_study, load_study
@@ -263,7 +264,7 @@ class Ledger:
 
     def _plan_grid(self) -> None:
         """Enter every trial that the study wants by now and is not there yet, seed by seed."""
-        networks = {self.study.arm(p): (p, self.study.network(p).key) for p in self.study.arms()}
+        networks = {self.study.arm(p): (p, self.study.key(p)) for p in self.study.arms()}
         found = {(training.key, training.seed): training for training in self._trainings}
         wanted = self._seeds_wanted({name: key for name, (_, key) in networks.items()}, found)
         order = []
@@ -677,7 +678,8 @@ def check_same(path: Path, study: Study) -> None:
     changed = [
         key
         for key in sorted({*before, *after})
-        if before.get(key) != after.get(key) and not any(_below(key, name) for name in harmless)
+        if before.get(key) != after.get(key)
+        and not any(_below(k, name) for k in (key, setting_of(key)) for name in harmless)
     ]
     if changed:
         key, *others = changed

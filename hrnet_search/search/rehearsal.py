@@ -36,7 +36,7 @@ def rehearse(study: Study, folder: Path, *, fresh: bool) -> str:
 
 def _grid(study: Study, ended: list[Result]) -> list[str]:
     done = {(result.key, result.seed) for result in ended}
-    arms = [(params, study.network(params).key) for params in study.arms()]
+    arms = [(params, study.key(params)) for params in study.arms()]
     planned = (
         (params, seed)
         for seed in range(study.seeds)

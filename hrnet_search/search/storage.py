@@ -20,7 +20,7 @@ from ..matching import MATCH_KNOB
 from ..result import METRICS
 from ..rivals import RIVAL_KNOB
 from ..space import Range, Space, Value
-from ..study import Study
+from ..study import VARIANT_KNOB, Study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -91,10 +91,11 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def training_distributions(study: Study) -> dict[str, BaseDistribution]:
-    """Those of the space, of the name of a rival, and of the cost that a copy meets."""
-    rival = {RIVAL_KNOB: CategoricalDistribution(study.rivals)} if study.rivals else {}
-    match = {MATCH_KNOB: CategoricalDistribution(list(study.match))} if study.match else {}
-    return {**distributions(study.space), **rival, **match}
+    """Those of the space, of the name of a rival, of the cost that a copy meets, of variants."""
+    beside = {RIVAL_KNOB: study.rivals, MATCH_KNOB: study.match, VARIANT_KNOB: study.variants}
+    return distributions(study.space) | {
+        name: CategoricalDistribution(list(values)) for name, values in beside.items() if values
+    }
 
 
 def encoded_params(params: Mapping[str, Value]) -> dict[str, Any]:

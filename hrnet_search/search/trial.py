@@ -15,6 +15,7 @@ from torch import nn
 
 from ..files import is_disk_full, read_json, write_atomic, write_json
 from ..networks import initialise, network
+from ..record import of_variant
 from ..result import CLASS_FIGURES, Result
 from ..study import Study, load_study
 from ..tasks import load_task
@@ -59,9 +60,8 @@ def run_trial(folder: Path, report: Report, *, part: Part = WHOLE) -> None:
             for the others to end.
     """
     torch.set_num_threads(1)
-    job, environment = Job.read(folder), _environment(folder)
+    job, study, environment = _read(folder)
     environment["host"] = platform.node()
-    study = load_study(folder.parents[1] / "study.yaml")
     started, checkpoint = now(), _checkpoint(folder)
     checkpoint.limit = study.search.limit_seconds
     checkpoint.ask = lambda: _heed(folder, job, checkpoint, part)
@@ -172,8 +172,7 @@ def _cause(exception: BaseException) -> str:
 
 def _train(folder: Path, checkpoint: Checkpoint, report: Report, part: Part) -> dict[str, float]:
     """Metrics of the trained network; the first process keeps its weights."""
-    job, environment = Job.read(folder), _environment(folder)
-    study = load_study(folder.parents[1] / "study.yaml")
+    job, study, environment = _read(folder)
     model, metrics = train_network(
         study,
         job.arch,
@@ -207,7 +206,7 @@ def train_network(
     """Train one network of a study: what a trial does, and what a replay of it repeats.
 
     Args:
-        study: Says how.
+        study: Says how; without variants.
         arch: `ArchSpec.to_dict` or `Rival.to_dict`.
         data: The study's.
         seed: Of initial weights and data order.
@@ -264,8 +263,7 @@ def classes_of(folder: Path, kind: str) -> dict[str, float]:
 
 
 def _checkpoint(folder: Path) -> Checkpoint:
-    job, environment = Job.read(folder), _environment(folder)
-    study = load_study(folder.parents[1] / "study.yaml")
+    job, study, environment = _read(folder)
     mine = identity(
         study.train,
         hardware_of(environment),
@@ -282,9 +280,11 @@ def _checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def _environment(folder: Path) -> dict[str, Any]:
-    environment: dict[str, Any] = read_json(folder.parents[1] / "environment.json")
-    return environment
+def _read(folder: Path) -> tuple[Job, Study, dict[str, Any]]:
+    """The job of a trial's folder, and what it is trained by and with."""
+    job, study = Job.read(folder), load_study(folder.parents[1] / "study.yaml")
+    environment = read_json(folder.parents[1] / "environment.json")
+    return job, study.under(job.params), of_variant(environment, study.variant_of(job.params))
 
 
 def hardware_of(environment: Mapping[str, Any]) -> Hardware:

@@ -64,7 +64,7 @@ def make_run(folder, arms=TABLE12, values=AP, *, history=True, environment=True,
     plan = load_study(folder / "study.yaml")
     lines = []
     for place, params in enumerate(plan.arms()):
-        for seed, value in enumerate(values.get(plan.space.arm(params), [])):
+        for seed, value in enumerate(values.get(plan.arm(params), [])):
             record = make_result(plan, params, place, seed, value, trial=len(lines))
             if not history:
                 record["history"] = []
@@ -85,7 +85,7 @@ def make_run(folder, arms=TABLE12, values=AP, *, history=True, environment=True,
 
 
 def make_result(study, params, place, seed, value, *, trial):
-    arch = study.space.arch(params)
+    arch = study.network(params)
     failed = value is None
     history = [
         {"step": step, "loss": 1 / step, "ap": (value or 0) * step / 20} for step in (10, 20)
@@ -94,10 +94,10 @@ def make_result(study, params, place, seed, value, *, trial):
         study=study.name,
         trial=trial,
         state="failed" if failed else "complete",
-        arm=study.space.arm(params),
+        arm=study.arm(params),
         params=params,
         seed=seed,
-        key=arch.key,
+        key=study.key(params),
         arch=arch.to_dict(),
         profile={"params": 1e5 + place, "macs": 2e7 + 1e6 * place, "latency": 0.004},
         metrics={} if failed else {"ap": value, "ap50": min(1.0, value * 2)},
@@ -443,6 +443,87 @@ def test_the_classes_of_a_segmentation_stand_beside_each_other(tmp_path):
     assert "on labelled images in roads, in crops of 64" in text
     assert "Intersection over union of each class" in text
     assert "someone" not in text  # whose machine it was is nobody's business
+
+
+HEADS = {name: {"task": {"head": name}} for name in ("v1", "v1h", "v2")}
+FIGURE10 = {
+    "arms": {"w8": {"width": 8}},
+    "values": {"v1": [0.30, 0.31, 0.32], "v1h": [0.31, 0.30, 0.33], "v2": [0.34, 0.349, 0.361]},
+    "variants": HEADS,
+    "paper": {"table": "figure10", "column": "pose_ap"},
+}
+
+
+def test_variants_stand_beside_the_papers_figures_of_their_head(tmp_path):
+    text = text_of(report(tmp_path, **FIGURE10))
+    assert "1 network under 3 variants for pose estimation" in text
+    assert "the variants change task.head." in text
+    assert "The means are in the paper's order (v1 < v2)" in text
+    assert "Differences are to v2, seed by seed" in text
+    assert "Between variants: those of the same network" in text
+    assert "Between networks" not in text
+    assert "variants.v1h.task.head v1h" in text  # among the settings
+    table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("arm")
+    assert list(table["head"]) == ["v1", "v1h", "v2"]
+    assert list(table["minus"].fillna("")) == ["v2", "v2", ""]
+    assert table["paper"].fillna(0).tolist() == [0.734, 0, 0.736]
+    assert table.loc["v1", "paper_difference"] == pytest.approx(-0.002)
+    ours = statistics.mean([0.30 - 0.34, 0.31 - 0.349, 0.32 - 0.361])
+    assert table.loc["v1", "difference"] == pytest.approx(ours)
+    found = pd.read_csv(tmp_path / "out" / "comparisons.csv")
+    assert set(found["family"]) == {"between variants"}
+    p = [stats.ttest_rel(FIGURE10["values"][a], FIGURE10["values"][b]).pvalue
+         for a, b in (("v1", "v1h"), ("v1", "v2"), ("v1h", "v2"))]  # fmt: skip
+    assert found["p.table"].tolist() == pytest.approx(multipletests(p, method="holm")[1].tolist())
+
+
+def test_a_rival_is_told_by_its_name_and_not_by_the_head(tmp_path):
+    figure6 = {"paper": {"table": "cvpr_figure6", "column": "pose_ap"}}
+    size = {"data": {"input_size": [128, 96]}}
+    changes = {"rivals": ["simple_baseline_resnet50"], "variants": {"own": {}, "paper": size}}
+    for paper, figures in ((FIGURE10, [0.734, 0.734, 0, 0]), (figure6, [0, 0.655, 0, 0.592])):
+        report(tmp_path, **{**FIGURE10, **changes, "values": {}, "paper": paper["paper"]})
+        table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("arm")
+        rival = "simple_baseline_resnet50"
+        assert list(table.index) == ["w8, own", "w8, paper", f"{rival}, own", f"{rival}, paper"]
+        assert table["paper"].fillna(0).tolist() == figures
+
+
+def test_networks_and_variants_are_compared_in_tables_of_their_own(tmp_path):
+    values = {
+        f"{width}, {head}": [0.3 + 0.01 * a + 0.02 * b + 0.001 * ((a + b * seed) % 3)
+                             for seed in range(3)]
+        for a, width in enumerate(("w8", "w9")) for b, head in enumerate(HEADS)
+    }  # fmt: skip
+    arms = {"w8": {"width": 8}, "w9": {"width": 9}}
+    text = text_of(report(tmp_path, arms=arms, values=values, variants=HEADS))
+    assert "2 networks under 3 variants" in text
+    assert "Differences are to the same network under the reference's variant" in text
+    found = pd.read_csv(tmp_path / "out" / "comparisons.csv")
+    assert found["family"].tolist() == ["between networks"] * 3 + ["between variants"] * 6
+    table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("arm")
+    assert table["minus"].fillna("").to_dict() == {
+        "w8, v1": "w8, v2", "w8, v1h": "w8, v2", "w8, v2": "w9, v2",
+        "w9, v1": "w9, v2", "w9, v1h": "w9, v2", "w9, v2": "",
+    }  # fmt: skip
+    assert table["verdict"].tolist().count("reference") == 1
+    own = statistics.mean(a - b for a, b in zip(values["w8, v1"], values["w8, v2"], strict=True))
+    assert table.loc["w8, v1", "difference"] == pytest.approx(own)
+
+
+def test_what_variants_say_of_files_is_told_without_folders(tmp_path):
+    variants = {"v1": {}, "other": {"train": {"pretrained": "/home/me/<b>x.pth"}}}
+    run = make_run(tmp_path / "run", **{**FIGURE10, "values": {"v1": [0.3]}, "variants": variants})
+    part = {"data": {"folder": "/home/me/cache", "checksum": "0123"}, "pretrained": None}
+    environment = {"command": "x", "device": "cpu", "variants": {"v1": part, "other": part}}
+    (run / "environment.json").write_text(json.dumps(environment))
+    page = write_report(run, tmp_path / "out").read_text()
+    kept = json.loads((tmp_path / "out" / "environment.json").read_text())
+    without = {"data": {"checksum": "0123"}, "pretrained": None}
+    assert kept["variants"] == {"v1": without, "other": without}
+    assert "/home/me" not in page + (tmp_path / "out" / "study.yaml").read_text()
+    assert "<b>x" not in page
+    assert "variants.other.train.pretrained <b>x.pth" in text_of(page)
 
 
 def test_one_arm(tmp_path):

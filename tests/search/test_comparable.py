@@ -1,15 +1,18 @@
 """Trials that would be compared must have met the same data and arithmetic."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from tiny import TINY_POSE_STUDY
 
 from hrnet_search.errors import InputError
 from hrnet_search.files import read_json, write_json
 from hrnet_search.search import engine
-from hrnet_search.search.engine import Ready, _check_comparable
+from hrnet_search.search.engine import Materials, Ready, _check_comparable
+from hrnet_search.search.job import lost
 from hrnet_search.search.ledger import Ledger
 from hrnet_search.study import Study
 from hrnet_search.tasks.cache import Prepared
@@ -48,7 +51,8 @@ def test_what_would_spoil_a_comparison_is_refused(change: dict[str, Any], text: 
 def test_trials_that_were_cut_off_are_compared_with_as_those_that_ended(
     tmp_path: Path, tiny_study: Study, tiny_pose: Prepared, key: str
 ) -> None:
-    now = Ready(tiny_pose, choose_hardware(tiny_study.train), steps=4, pretrained="cccc")
+    materials = {"": Materials(tiny_pose, "cccc")}
+    now = Ready(choose_hardware(tiny_study.train), steps=4, materials=materials)
     data = {"folder": "/here", "checksum": tiny_pose.checksum}
     before = {"data": data, "pretrained": "cccc", **vars(now.hardware)}
     changed = {"data": {**data, "checksum": "aaaa"}} if key != "pretrained" else {key: "aaaa"}
@@ -70,6 +74,39 @@ def test_trials_that_were_cut_off_are_compared_with_as_those_that_ended(
         start(before)
         saved.unlink()
         start({**before, **changed})  # nothing was kept of it
+
+
+@pytest.mark.parametrize("changed", ["a", "b"])
+def test_the_data_of_each_variant_is_compared_with_what_was_trained_under_it(
+    tmp_path: Path, tiny_pose: Prepared, changed: str
+) -> None:
+    variants = {"a": {}, "b": {"task": {"head": "v2"}}}
+    study = Study.model_validate({**TINY_POSE_STUDY, "variants": variants})
+    other = Prepared(tiny_pose.folder, "ffff")
+    with Ledger(tmp_path / "tiny", study) as ledger:
+        hardware = choose_hardware(study.train)
+
+        def start(**data: Prepared) -> None:
+            found = {name: Materials(data.get(name, tiny_pose), None) for name in variants}
+            now = Ready(hardware, steps=4, materials=found)
+            engine._make_ready(ledger, now, 1, "", tmp_path / "s.yaml", Console(quiet=True))
+
+        start()
+        for _ in range(2):  # of a network one under each variant
+            job = ledger.next()
+            assert job is not None
+            part = read_json(ledger.folder / "environment.json")["variants"]
+            own = {"data": part[job.params["variant"]]["data"]} | vars(hardware)
+            failed = lost(job, ledger.trial_folder(job.trial))
+            error = {"cause": "error"}  # which is not tried again
+            result = dataclasses.replace(failed, environment=own, error=error)
+            write_json(ledger.trial_folder(job.trial) / "result.json", result.to_dict())
+            ledger.finish(job.trial)
+        assert {result.params["variant"] for result in ledger.results()} == {"a", "b"}
+        start()
+        with pytest.raises(InputError, match="the data has changed: was") as caught:
+            start(**{changed: other})
+        assert caught.value.key == f"variants.{changed}.data.checksum"
 
 
 def test_another_host_or_place_of_the_same_data_goes_on() -> None:

@@ -1,5 +1,6 @@
 """What a study will take: networks chosen, arithmetic of the forecast, words, one measurement."""
 
+import dataclasses
 import json
 import subprocess
 from collections import Counter
@@ -74,6 +75,31 @@ def test_two_rivals_at_most_are_measured_and_may_be_all_that_is_left() -> None:
     rivals = [net(f"r{macs}", macs, rival=True) for macs in (30, 10, 20)]
     assert [c.arm for c in choose([net("1", 1), *rivals])] == ["1", "r10", "r30"]
     assert [c.arm for c in choose(rivals[:1])] == ["r30"]
+
+
+def test_of_each_variant_some_are_measured_and_others_follow_from_them() -> None:
+    nets = [
+        dataclasses.replace(net(f"{variant}{macs}", macs), variant=variant)
+        for macs in (1, 2, 3, 4)
+        for variant in ("a", "b")
+    ]
+    chosen = [c.arm for c in choose(nets)]
+    assert chosen == ["a1", "a2", "a4", "b1", "b2", "b4"]
+    seconds = {"a1": 1, "a2": 2, "a4": 4, "b1": 10, "b2": 20, "b4": 40}
+    measured = {arm: took(seconds[arm]) for arm in chosen}
+    found = estimate(nets, measured, steps=1, evaluations=1, trainings=8, jobs=1)
+    assert found.total == 1 + 2 + 3 + 4 + 10 + 20 + 30 + 40
+
+
+def test_a_grid_with_variants_lists_each_network_under_each() -> None:
+    grid = study(variants={"small": {}, "large": {"data": {"input_size": [64, 64]}}})
+    first, second, *_ = grid.arms()
+    found = list_candidates(grid, {(grid.key(first), 0)})
+    assert [(c.variant, c.trainings) for c in found] == [
+        ("small", 1), ("large", 2), ("small", 2), ("large", 2),
+    ]  # fmt: skip
+    assert [c.macs for c in found[:2]] == [grid.costs(p)["profile.macs"] for p in (first, second)]
+    assert found[1].macs > found[0].macs
 
 
 def test_a_grid_lists_its_networks_with_their_costs_and_what_is_left() -> None:

@@ -91,7 +91,27 @@ def test_steps_of_a_trial_follow_from_the_data() -> None:
     )
     ready = check(study.model_copy(update={"train": train}), Console(quiet=True))
     assert ready.steps == 8  # 3 x 20 samples in batches of 8
-    assert ready.pretrained is None
+    assert [materials.pretrained for materials in ready.materials.values()] == [None]
+
+
+def test_variants_whose_trials_would_differ_in_length_are_refused() -> None:
+    epochs = ["train.steps=null", "train.epochs=2", "train.evaluations=1"]
+    check(smoke(*epochs, "variants={a: {}, b: {data: {seed: 1}}}"), Console(quiet=True))
+    more = smoke(*epochs, "variants={a: {}, b: {data: {num_train: 40}}}")
+    with pytest.raises(InputError, match=r"trials of 10 steps; .* the same \(5\)") as caught:
+        check(more, Console(quiet=True))
+    assert caught.value.key == "variants.b"
+
+
+def test_what_is_wrong_with_a_variant_is_told_under_its_name(tmp_path: Path) -> None:
+    study = smoke("variants={a: {}, b: {data: {input_size: [48, 48]}, task: {test: {flip: true}}}}")
+    check(study, Console(quiet=True))
+    file = tmp_path / "body.safetensors"
+    save(smoke(), 0, file)
+    study = smoke(f"variants={{a: {{}}, b: {{train: {{pretrained: {file}}}}}}}")
+    with pytest.raises(InputError, match=r"\(network across=true\)") as caught:
+        check(study, Console(quiet=True))
+    assert (caught.value.key, caught.value.value) == ("variants.b.train.pretrained", str(file))
 
 
 def test_the_validation_data_must_have_what_the_study_compares_by() -> None:
