@@ -17,7 +17,7 @@ from hrnet_search.search import trial as trial_module
 from hrnet_search.search.job import Job
 from hrnet_search.search.parallel import has_result
 from hrnet_search.search.trial import assist_trial, run_trial
-from hrnet_search.study import Study, dump_study
+from hrnet_search.study import Study, dump_study, load_study
 from hrnet_search.tasks.cache import Prepared
 from hrnet_search.training import Diverged
 from hrnet_search.weights import save_weights
@@ -116,6 +116,17 @@ def test_a_failure_is_a_result_and_leaves_the_checkpoint(make: Make) -> None:
     assert result.error["type"] == "Diverged"
     assert "clipping (train.clip_norm) may help" in result.error["message"]
     assert (folder / "checkpoint.pt").exists()  # to go on from, if it is run again
+
+
+def test_a_trial_beyond_its_limit_fails(make: Make) -> None:
+    folder = make()
+    file = folder.parents[1] / "study.yaml"
+    file.write_text(dump_study(load_study(file, ["search.trial_limit=0.001s"])))
+    run_trial(folder, lambda entry: None)
+    result = Result.read(folder / "result.json")
+    assert (result.state, result.metrics) == ("failed", {})
+    assert result.error is not None
+    assert result.error["cause"] == "timeout"
 
 
 def test_a_superseded_attempt_leaves_no_result(make: Make) -> None:
