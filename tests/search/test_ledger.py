@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from hrnet_search.errors import InputError
 from hrnet_search.files import read_json, read_json_lines, write_json
-from hrnet_search.result import Result
+from hrnet_search.result import CAUSES, Result
 from hrnet_search.search.job import Job
 from hrnet_search.search.ledger import Ledger, set_aside
 from hrnet_search.search.rehearsal import rehearse
@@ -25,8 +25,9 @@ def smoke(*overrides: str) -> Study:
     return load_study(SMOKE, overrides)
 
 
-def work(ledger: Ledger, job: Job, *, ap: float | None = 0.5) -> None:
-    """What a worker leaves behind; without an AP, a failure."""
+def work(ledger: Ledger, job: Job, *, ap: float | None = 0.5, cause: str = "error") -> None:
+    """What a worker leaves behind; without an AP, a failure of this cause."""
+    error = {"type": "E", "message": "m", "traceback": "", "cause": cause}
     result = Result(
         **vars(job),
         state="failed" if ap is None else "complete",
@@ -35,7 +36,7 @@ def work(ledger: Ledger, job: Job, *, ap: float | None = 0.5) -> None:
         history=[],
         seconds=1.0,
         started="2020-01-01T00:00:00+00:00",
-        error={"type": "E", "message": "m", "traceback": ""} if ap is None else None,
+        error=error if ap is None else None,
     )
     write_json(ledger.trial_folder(job.trial) / "result.json", result.to_dict())
 
@@ -350,6 +351,16 @@ def test_a_trial_whose_worker_keeps_dying_fails_in_the_end(tmp_path: Path) -> No
         assert (result.state, result.error["type"]) == ("failed", "WorkerDied")
         assert len(run_all(ledger)) == 3
     assert stored(tmp_path / "s")[0].state == TrialState.FAIL
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_what_would_fail_the_same_way_is_not_started_again(tmp_path: Path, cause: str) -> None:
+    with opened(tmp_path / "s", smoke()) as ledger:
+        job = ledger.next()
+        assert job is not None
+        work(ledger, job, ap=None, cause=cause)
+        _, again = ledger.finish(job.trial)
+        assert again == (cause in ("memory", "disk", "died"))
 
 
 def test_a_failed_trial_is_kept_as_failed(tmp_path: Path) -> None:
