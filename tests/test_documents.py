@@ -93,7 +93,15 @@ def test_a_schema_refuses_what_loading_refuses() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 def test_links_between_files_lead_somewhere(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text())
-    for link in links:
+    links = re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", document.read_text())
+    for link, place in links:
         if not link.startswith(("http://", "https://", "mailto:")):
-            assert (document.parent / link).exists(), link
+            file = document.parent / link if link else document
+            assert file.exists(), link
+            assert not place or place in anchors(file), f"{link}#{place}"
+
+
+def anchors(file: Path) -> set[str]:
+    """What a document's headings are called in links, as GitHub makes it of them."""
+    headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
