@@ -244,6 +244,16 @@ def test_seeds_that_only_one_study_has_pair_with_nothing(tmp_path):
     row = orders_data(found).iloc[0]
     # Of the two arms measured in both: seeds 0 to 2 of a; 1 to 4 of b.
     assert (row["arms"], row["seeds.first"], row["seeds.second"]) == (2, 3, 4)
+    # a tells all three pairs apart, of which one is measured in b.
+    assert (row["pairs"], row["told.first"], row["told.second"]) == (1, 1, 0)
+
+
+def test_arms_without_a_seed_in_common_have_no_order(tmp_path):
+    apart = {"final": [0.1, None], "+across": [None, 0.2]}
+    found = compared(make(tmp_path, "a", apart, seeds=2), make(tmp_path, "b", LONG))
+    assert orders_data(found)["spearman"].isna().all()
+    said = "a and b: no rank correlation, since in one of them no seed has all 2 arms."
+    assert said in words(found)
 
 
 def test_a_single_seed_shows_nothing(tmp_path):
@@ -288,6 +298,19 @@ def test_a_checksum_says_whether_data_is_the_same_and_without_one_the_settings(t
     for run in runs:
         (run / "environment.json").unlink()
     assert compared(*runs).left_out == {"c": "has other data than a"}
+
+
+def test_a_report_without_a_checksum_has_the_data_of_its_run(tmp_path):
+    """Reports do not keep the folder that the data's folder lies in."""
+    own, other = (make(tmp_path, name, SHORT, metric="miou", **SEGMENTATION) for name in "ab")
+    for run in (own, other):
+        (run / "environment.json").unlink()
+    report = write_report(other, tmp_path / "sent" / "b").parent
+    assert compared(own, report).left_out == {}
+    moved = SEGMENTATION["data"] | {"root": "/home/somebody/cityscapes"}
+    third = make(tmp_path, "c", SHORT, metric="miou", **{**SEGMENTATION, "data": moved})
+    (third / "environment.json").unlink()
+    assert compared(report, third).left_out == {"c": "has other data than b"}
 
 
 def test_an_error_is_better_where_it_is_smaller(tmp_path):
