@@ -154,6 +154,15 @@ def test_a_damaged_report_is_told(tmp_path, file, old, new, rule):
     assert rule in str(caught.value)
 
 
+def test_a_report_tells_whether_its_search_was_at_its_end(tmp_path):
+    """Ten networks are asked for, and the sampler found no more than these."""
+    for state, planned in (("finished", 4), ("interrupted", 10)):
+        run = make_search(tmp_path / state, ONE, status={"state": state, "reason": "/home/me"})
+        report = write_report(run, tmp_path / "sent" / state).parent
+        assert read_run(run).planned == read_run(report).planned == planned
+        assert "/home" not in (report / "status.json").read_text()
+
+
 def test_a_failure_without_a_cause_is_an_error_in_a_report(tmp_path):
     run = make(tmp_path, "a", {"final": [None]})
     report = write_report(run, tmp_path / "sent" / "a").parent
