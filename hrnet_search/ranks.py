@@ -29,8 +29,8 @@ class Correlation:
     """A rank correlation, -1 to 1.
 
     Args:
-        value: Of the arms' means; None with fewer than two arms, or if all means of a side are
-            equal.
+        value: Of the arms' means over the seeds that all of them have; None with fewer than two
+            arms, without such a seed, or if all means of a side are equal.
         low: Lower end of its 95 % bootstrap interval; None without a value, or with fewer than two
             seeds.
         high: Upper end.

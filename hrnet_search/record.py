@@ -9,12 +9,12 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from .errors import InputError
 from .files import read_user_json
 from .reading import at, setting_of
-from .result import CAUSES, METRICS, Result, read_results
+from .result import CAUSES, METRICS, Result, State, read_results
 from .settings import Files
 from .space import Value
 from .study import Study, load_study
@@ -152,12 +152,16 @@ def read_table(place: Path, study: Study) -> dict[int, Result]:
     Raises:
         InputError: A file is missing or damaged.
     """
-    file, about = place / TABLE, place / "environment.json"
-    environment = read_user_json(about) if about.exists() else {}
+    file, environment = place / TABLE, read_mapping(place / "environment.json")
     try:
-        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
-    except (OSError, ValueError) as error:
+        # As bytes: a name may hold any line break, which reading as text would change.
+        text = file.read_bytes().decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"cannot be read ({error})", file=file) from None
+    if "trial" not in (reader.fieldnames or ()):
+        raise InputError("is no table of trials", file=file)
     named = {study.arm(p): p for p in study.arms()} if study.search.is_grid else {}
     found = {}
     for number, row in enumerate(rows, start=1):
@@ -172,9 +176,23 @@ def read_table(place: Path, study: Study) -> dict[int, Result]:
     return found
 
 
+def read_mapping(file: Path) -> dict[str, Any]:
+    """What `environment.json` or `status.json` says; nothing if there is none.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    about = read_user_json(file) if file.exists() else {}
+    if not isinstance(about, dict):
+        raise InputError("must hold names and values", file=file)
+    return about
+
+
 def _of_row(
     row: dict[str, str], study: str, params: dict[str, Value], environment: dict[str, Any]
 ) -> Result:
+    if row["state"] not in get_args(State):
+        raise ValueError(row["state"])
     found: dict[str, dict[str, float]] = {"metrics": {}, "profile": {}}
     for key in METRICS:
         group, _, name = key.partition(".")
@@ -197,7 +215,7 @@ def _of_row(
         ended=row["ended"],
         proposal=int(row["proposal"]) if row["proposal"] else None,
         environment=environment,
-        error={"cause": row["error.cause"]} if row["state"] == "failed" else None,
+        error={"cause": row["error.cause"] or "error"} if row["state"] == "failed" else None,
     )
 
 

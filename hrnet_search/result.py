@@ -16,6 +16,7 @@ from .errors import InputError, nearest_name
 from .files import read_json
 
 Direction = Literal["maximize", "minimize"]
+State = Literal["complete", "pruned", "failed"]  # of a trial that has ended
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class Result:
 
     study: str
     trial: int
-    state: Literal["complete", "pruned", "failed"]
+    state: State
     arm: str
     params: dict[str, Any]
     seed: int

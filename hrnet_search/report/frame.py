@@ -14,10 +14,9 @@ import pandas as pd
 
 from ..arch import ArchSpec
 from ..comparisons import HasEnded, Values, looked_at, seeds_wanted, set_beside
-from ..files import read_json
 from ..matching import MATCH_KNOB
 from ..paper import TABLES, Table
-from ..record import RESULTS, TABLE, read_table
+from ..record import RESULTS, TABLE, read_mapping, read_table
 from ..result import METRICS, Result, read_results
 from ..rivals import RIVAL_KNOB, Rival
 from ..study import VARIANT_KNOB, Study, load_study
@@ -128,7 +127,7 @@ def read_run(folder: Path) -> Run:
     before, and has no more, are left out.
 
     Raises:
-        InputError: The study is missing or not valid.
+        InputError: The study is missing or not valid, or another file is damaged.
     """
     study = load_study(folder / "study.yaml")
     is_of_report = (folder / TABLE).exists() and not (folder / RESULTS).exists()
@@ -146,8 +145,8 @@ def read_run(folder: Path) -> Run:
     return Run(
         study=study,
         arms=arms,
-        environment=_read(folder / "environment.json"),
-        status=_read(folder / "status.json"),
+        environment=read_mapping(folder / "environment.json"),
+        status=read_mapping(folder / "status.json"),
         strays=len(latest) - sum(len(arm.results) for arm in arms),
     )
 
@@ -161,10 +160,6 @@ def _trained(study: Study, records: Iterable[Result]) -> list[dict[str, Any]]:
         if params.keys() == knobs.keys() and all(params[name] in knobs[name] for name in knobs):
             found.setdefault(record.arm, params)
     return list(found.values())
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return dict(read_json(file)) if file.exists() else {}
 
 
 def paper_table(study: Study) -> Table | None:

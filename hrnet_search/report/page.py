@@ -38,8 +38,9 @@ def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
         run: Folder with `study.yaml`, and `results.jsonl` and `environment.json` if there are any.
         out: Folder for `index.html`, `table.md`, `table.csv`, `results.csv`, of a grid also
             `comparisons.csv`, of a search `importance.csv` and `path.csv`; and of the run
-            `study.yaml` and `environment.json`, so that the folder alone is enough to train a
-            trial of it again. A `winner/` in it is linked to.
+            `study.yaml`, `environment.json` and the state in `status.json`, so that the folder
+            alone is enough to train a trial of it again, and to compare it with others. A
+            `winner/` in it is linked to.
         shared: Leave Plotly's code, most of a page, in one file beside `out` for all reports
             there; otherwise the page is complete by itself.
 
@@ -50,6 +51,8 @@ def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
     write_atomic(out / "study.yaml", dump_study(_portable(read.study)))
     if read.environment:
         write_json(out / "environment.json", _replayed(read))
+    if state := read.status.get("state"):  # of a search: whether further networks are to come
+        write_json(out / "status.json", {"state": state})
     write_atomic(out / "results.csv", _csv(results_frame(read)))
     write = _write_grid if read.study.search.is_grid else _write_search
     write(read, out, _plotly(out, shared))

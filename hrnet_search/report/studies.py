@@ -9,6 +9,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import plotly.graph_objects as go
 from ..pareto import front, hypervolume
 from ..ranks import Agreement, Scores, agree, decided_pairs
 from ..result import Metric, count, metric
+from ..settings import Files
 from ..stats import (
     LEVEL,
     MIN_PAIRS,
@@ -28,6 +30,7 @@ from ..stats import (
     differences,
     t_interval,
 )
+from ..study import Study
 from . import figures, orders, search
 from .frame import Arm, Run
 from .summary import TASKS, learnt_nothing, progress
@@ -42,7 +45,7 @@ TEXTS = ("name", "title", "description")  # of a study: they change nothing
 
 @dataclass(frozen=True, kw_only=True)
 class Orders:
-    """How the orders of the arms that two studies share agree.
+    """How the orders of the arms that two studies have measured agree.
 
     Args:
         first: One study.
@@ -189,10 +192,10 @@ def _renamed(run: Run, names: Mapping[str, str], identity: Callable[[Arm], str])
 
 
 def _orders(scores: Mapping[str, Scores], decided: Mapping[str, Decided]) -> list[Orders]:
-    """Of each pair of studies, over the arms that both have."""
+    """Of each pair of studies, over the arms that both have measured."""
     found = []
     for one, two in itertools.combinations(scores, 2):
-        both = [arm for arm in scores[one] if arm in scores[two]]
+        both = [arm for arm in scores[one] if scores[one][arm] and scores[two].get(arm)]
         sides = [{arm: scores[study][arm] for arm in both} for study in (one, two)]
         told = {
             pair: (decided[one].get(pair, 0), decided[two].get(pair, 0))
@@ -404,8 +407,15 @@ def _has_same_data(run: Run, other: Run) -> bool:
     sums = [_checksum(one) for one in (run, other)]
     if all(sums):
         return sums[0] == sums[1]
-    settings = [one.study.data.model_dump(exclude={"cache_gib"}) for one in (run, other)]
-    return settings[0] == settings[1]
+    return _data_settings(run.study) == _data_settings(other.study)
+
+
+def _data_settings(study: Study) -> dict[str, Any]:
+    """What decides which data it is, of the folder the last name: reports keep no more."""
+    settings = study.data.model_dump(exclude={"cache_gib"})
+    if isinstance(study.data, Files):
+        settings["root"] = Path(study.data.root).name
+    return settings
 
 
 def _checksum(run: Run) -> Any:
@@ -694,7 +704,10 @@ def _order(found: Together, each: Orders) -> str:
     names = f"{each.first} and {each.second}"
     rho = each.agreement.spearman
     if rho.value is None:
-        return f"{names}: no rank correlation, since all means of one are equal."
+        why = "all means of one are equal"
+        if not all(each.agreement.seeds):
+            why = f"in one of them no seed has all {each.agreement.arms} {found.noun}s"
+        return f"{names}: no rank correlation, since {why}."
     same, both = each.same, len(each.both)
     text = f"{names}: Spearman's rho {' '.join(orders.correlation(rho).split())}"
     pairs = f"of {count(each.agreement.pairs, 'pair')} of {found.noun}s both tell"

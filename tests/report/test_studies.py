@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from test_report import HOSTILE, PLOTLY, TABLE12, Page, make_run, text_of
 from test_search import make_search
 
+from hrnet_search.errors import InputError
 from hrnet_search.files import read_json_lines
 from hrnet_search.report import write_report, write_studies
 from hrnet_search.report.frame import read_run
@@ -96,15 +97,83 @@ def short_and_long(folder):
 
 
 def test_reports_are_enough_where_the_runs_are_gone(tmp_path):
-    runs = short_and_long(tmp_path)
-    reports = [write_report(run, tmp_path / "sent" / run.name).parent for run in runs]
-    pages = [
-        write_studies(folders, tmp_path / "pages" / name)
-        for name, folders in (("runs", runs), ("reports", reports))
+    """Failures, copies, names with line breaks, knobs of lists and truth values, searches."""
+    breaks = {"a\nb": TABLE12["final"], "c\r\nd": TABLE12["+across"], " ": TABLE12["+within"]}
+    values = {"a\nb": [None, 0.2, 0.3], "c\r\nd": [0.3, 0.5, 0.4], " ": [0.5, 0.6, 0.8]}
+    others = dict(zip(values, LONG.values(), strict=True))
+    of_failures = {"arms": breaks, "match": {"profile.macs": "reference"}}
+    vary = {
+        "num_modules": {"choices": [[1, 1, 1], [1, 2, 1]]},
+        "within": {"choices": [True, False]},
+    }
+    goals = {"vary": vary, "objectives": ["metrics.ap", "profile.macs"]}
+    networks = [
+        ({"num_modules": modules, "within": within}, [0.1 * place], early)
+        for place, (modules, within, early) in enumerate(
+            (([1, 1, 1], True, None), ([1, 2, 1], True, None), ([1, 2, 1], False, 10))
+        )
     ]
-    for file in ("table.md", "table.csv", "orders.csv", "differences.csv", "studies.csv"):
-        of_runs, of_reports = (page.with_name(file).read_text() for page in pages)
+    kinds = {
+        "grids": [
+            make(tmp_path / "g", name, each, **of_failures)
+            for name, each in (("a", values), ("b", others))
+        ],
+        "searches": [
+            make_search(tmp_path / "s" / name, networks, name=name, **goals) for name in "ab"
+        ],
+    }
+    for kind, runs in kinds.items():
+        reports = [write_report(run, tmp_path / "sent" / kind / run.name).parent for run in runs]
+        pages = [
+            write_studies(folders, tmp_path / "pages" / kind / name).parent
+            for name, folders in (("runs", runs), ("reports", reports))
+        ]
+        of_runs, of_reports = (
+            {file.name: file.read_bytes() for file in page.iterdir()} for page in pages
+        )
         assert of_runs == of_reports
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "rule"),
+    [
+        ("results.csv", None, "", "results.csv: is no table of trials"),
+        ("results.csv", None, "foo\nbar\n", "results.csv: is no table of trials"),
+        ("results.csv", "complete", "compleat", "results.csv: is damaged in row 1"),
+        ("results.csv", "complete", "x" * 200_000, "results.csv: cannot be read (field larger"),
+        ("environment.json", None, "[1]", "environment.json: must hold names and values"),
+        ("environment.json", None, "{", "environment.json: is not JSON"),
+    ],
+)
+def test_a_damaged_report_is_told(tmp_path, file, old, new, rule):
+    report = write_report(make(tmp_path, "a", SHORT), tmp_path / "sent" / "a").parent
+    text = (report / file).read_text()
+    (report / file).write_text(text.replace(old, new, 1) if old else new)
+    with pytest.raises(InputError) as caught:
+        read_run(report)
+    assert rule in str(caught.value)
+
+
+def test_a_report_tells_whether_its_search_was_at_its_end(tmp_path):
+    """Ten networks are asked for, and the sampler found no more than these."""
+    for state, planned in (("finished", 4), ("interrupted", 10)):
+        run = make_search(tmp_path / state, ONE, status={"state": state, "reason": "/home/me"})
+        report = write_report(run, tmp_path / "sent" / state).parent
+        assert read_run(run).planned == read_run(report).planned == planned
+        assert "/home" not in (report / "status.json").read_text()
+
+
+def test_a_failure_without_a_cause_is_an_error_in_a_report(tmp_path):
+    run = make(tmp_path, "a", {"final": [None]})
+    report = write_report(run, tmp_path / "sent" / "a").parent
+    assert read_run(report).results[0].error == {"cause": "error"}
+
+
+def test_a_damaged_environment_of_a_run_is_told(tmp_path):
+    run = make(tmp_path, "a", SHORT)
+    (run / "environment.json").write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        read_run(run)
 
 
 def words(found):
@@ -184,6 +253,16 @@ def test_seeds_that_only_one_study_has_pair_with_nothing(tmp_path):
     row = orders_data(found).iloc[0]
     # Of the two arms measured in both: seeds 0 to 2 of a; 1 to 4 of b.
     assert (row["arms"], row["seeds.first"], row["seeds.second"]) == (2, 3, 4)
+    # a tells all three pairs apart, of which one is measured in b.
+    assert (row["pairs"], row["told.first"], row["told.second"]) == (1, 1, 0)
+
+
+def test_arms_without_a_seed_in_common_have_no_order(tmp_path):
+    apart = {"final": [0.1, None], "+across": [None, 0.2]}
+    found = compared(make(tmp_path, "a", apart, seeds=2), make(tmp_path, "b", LONG))
+    assert orders_data(found)["spearman"].isna().all()
+    said = "a and b: no rank correlation, since in one of them no seed has all 2 arms."
+    assert said in words(found)
 
 
 def test_a_single_seed_shows_nothing(tmp_path):
@@ -228,6 +307,19 @@ def test_a_checksum_says_whether_data_is_the_same_and_without_one_the_settings(t
     for run in runs:
         (run / "environment.json").unlink()
     assert compared(*runs).left_out == {"c": "has other data than a"}
+
+
+def test_a_report_without_a_checksum_has_the_data_of_its_run(tmp_path):
+    """Reports do not keep the folder that the data's folder lies in."""
+    own, other = (make(tmp_path, name, SHORT, metric="miou", **SEGMENTATION) for name in "ab")
+    for run in (own, other):
+        (run / "environment.json").unlink()
+    report = write_report(other, tmp_path / "sent" / "b").parent
+    assert compared(own, report).left_out == {}
+    moved = SEGMENTATION["data"] | {"root": "/home/somebody/cityscapes"}
+    third = make(tmp_path, "c", SHORT, metric="miou", **{**SEGMENTATION, "data": moved})
+    (third / "environment.json").unlink()
+    assert compared(report, third).left_out == {"c": "has other data than b"}
 
 
 def test_an_error_is_better_where_it_is_smaller(tmp_path):
