@@ -58,6 +58,7 @@ from hrnet_search.cli import main
 for words in json.load(sys.stdin):
     if status := main(words):
         sys.exit(f"{words}: exit status {status}")
+print("all of them")
 """
 
 
@@ -73,6 +74,7 @@ def test_the_readmes_commands_run_in_order_and_leave_what_it_promises(checkout: 
         cwd=checkout, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("all of them\n")
     promised = re.findall(r"^\| `([^`]+/[^`]*)`", README, re.MULTILINE)
     assert len(promised) >= 4
     for path in promised:

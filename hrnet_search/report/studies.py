@@ -382,14 +382,15 @@ def _changes(shared: Mapping[str, Run]) -> tuple[list[Change], dict[str, str]]:
         }
         if why := _incomparable(run, base, first):
             left_out[study] = why
-        elif not any(differences(*pair[:2]).size for pair in own.values()):
+            continue
+        pairs |= own  # counted in the table even if not measured yet: what is shown stays so
+        if not any(differences(*pair[:2]).size for pair in own.values()):
             left_out[study] = f"has no arm that is measured with a seed of {first}"
-        else:
-            pairs |= own
     judged = compare_all(list(pairs.values()))
     changes = [
         Change(study=study, arm=arm, found=one)
         for (study, arm), one in zip(pairs, judged, strict=True)
+        if study not in left_out
     ]
     return changes, left_out
 

@@ -396,6 +396,19 @@ def test_many_studies_are_summed_up(tmp_path):
     assert "Spearman's rho of 6 pairs of studies is 0.50 to 1.00." in words(compared(*runs))
 
 
+def test_what_is_shown_stays_so_when_another_study_gets_its_first_results(tmp_path):
+    a, b = make(tmp_path, "a", SHORT), make(tmp_path, "b", LONG)
+    plan = {"train": {"steps": 30, "batch_size": 4, "lr": 0.001}}
+    before = changes_data(compared(a, b, make(tmp_path, "c", {}, **plan)))
+    after = changes_data(compared(a, b, make(tmp_path / "later", "c", SHORT, **plan)))
+    assert list(before["study"]) == ["b"] * 3
+    assert len(after) == 6
+    assert list(before["p.table"]) == list(after[after["study"] == "b"]["p.table"])
+    p = [stats.ttest_rel(LONG[arm], SHORT[arm]).pvalue for arm in SHORT]
+    corrected = multipletests([*p, 1, 1, 1], method="holm")[1][:3]
+    assert list(before["p.table"]) == pytest.approx(list(corrected))
+
+
 def test_a_study_without_a_finished_trial_and_one_that_learnt_nothing(tmp_path):
     zero = {arm: [0.0, 0.0, 0.0] for arm in SHORT}
     runs = [make(tmp_path, "a", SHORT), make(tmp_path, "b", {}), make(tmp_path, "z", zero)]
