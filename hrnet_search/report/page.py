@@ -265,6 +265,7 @@ def _markdown(run: Run) -> str:
     for family in tables.comparisons(run):
         parts += [f"## Comparisons {tables.plain(family.title)}\n"] if family.title else []
         parts.append(tables.markdown(tables.pairs_table(run, family)))
+    parts += [tables.plain(summary.copies(run)) + "\n"] if run.study.match else []
     return "\n".join(parts)
 
 
@@ -341,6 +342,7 @@ def _grid_content(run: Run) -> dict[str, Any]:
         "to_reference": tables.to_reference(run),
         "confidence": tables.confidence(run),
         "looks": looks(run.study),
+        "copies": summary.copies(run) if run.study.match else "",
         "arms": run.arms,
         "paper": _paper(run),
         "named": figures.named_arms(run),

@@ -2,11 +2,14 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+from ..arch import ArchSpec
 from ..frameworks import FRAMEWORKS
 from ..result import count, metric
 from ..settings import SyntheticDetection, SyntheticPose
+from ..space import Value
 from ..stats import Verdict, mean_and_deviation
 from ..study import Study
 from .frame import Arm, Run, paper_table
@@ -49,6 +52,23 @@ def summary(run: Run) -> str:
     """What was trained, how often, where; the best arm; what became of the paper's order."""
     parts = [_what(run), _how_often(run), where(run), *_outcome(run)]
     return " ".join(part for part in parts if part)
+
+
+def copies(run: Run) -> str:
+    """The channels of cost-matched copies; empty if there are none."""
+    study, words = run.study, []
+    for params in filter(study.is_copy, study.arms()):
+        own, before = _channels(study, params), _channels(study, study.original(params))
+        words.append(f"{study.arm(params)}: {own} instead of {before}")
+    if not words:
+        return ""
+    return f"Channels in the last stage, from high to low resolution: {'; '.join(words)}."
+
+
+def _channels(study: Study, params: Mapping[str, Value]) -> str:
+    network = study.network(params)
+    assert isinstance(network, ArchSpec)  # a rival has no copy
+    return ", ".join(map(str, network.stages[-1].num_channels))
 
 
 def learnt_nothing(run: Run) -> bool:

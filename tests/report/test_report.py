@@ -582,3 +582,17 @@ def test_in_a_browser(tmp_path, chromium):
     legend = page.locator("#metric .legendtext").all_text_contents()
     assert [text.replace("\xa0", " ") for text in legend] == [" ".join(a.split()) for a in HOSTILE]
     page.close()
+
+
+def test_channels_of_copies_are_told(tmp_path):
+    arms = {"bare": {"within": False, "across": False}, "whole": {"within": True}}
+    run = make_run(tmp_path / "run", arms, {}, match={"profile.macs": "reference"})
+    study = load_study(run / "study.yaml")
+    widened = study.network(study.arms()[1]).stages[-1].num_channels
+    assert widened > (8, 16, 32, 64)
+    line = f"bare, matched: {', '.join(map(str, widened))} instead of 8, 16, 32, 64."
+    page = write_report(run, tmp_path / "report")
+    assert line in text_of(page.read_text())
+    assert line in page.with_name("table.md").read_text()
+    without = write_report(make_run(tmp_path / "other", arms, {}), tmp_path / "plain")
+    assert "instead of" not in text_of(without.read_text())
