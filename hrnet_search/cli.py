@@ -248,7 +248,8 @@ def _size_of(study: "Study") -> str:
     if study.adaptive is not None:
         text += f", undecided ones up to {study.most_seeds}"
     if left_out := study.left_out():
-        text += f"; {left_out} networks above the limits are left out"
+        left = count(left_out, "arm" if study.variants else "network")
+        text += f"; {left} above the limits left out"
     for name, miss in study.unmatched.items():
         text += f"; arm '{name}' has no matched copy ({miss:.1%} off at the nearest)"
     if study.scales:

@@ -6,14 +6,14 @@ precision (`results.csv`), and one environment for all of them.
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from .errors import InputError
 from .files import read_user_json
-from .reading import at, setting_of
+from .reading import at, check_name, setting_of
 from .result import CAUSES, METRICS, Result, State, read_results
 from .settings import Files
 from .space import Value
@@ -59,9 +59,10 @@ def read_record(place: Path, trial: int, overrides: Sequence[str] = ()) -> Recor
         InputError: There is no such trial, it has nothing to compare with, or the record lacks
             something, is damaged, or does not fit its study.
     """
+    study = load_study(place / "study.yaml")
     for override in overrides:
-        _check_override(override)
-    study = load_study(place / "study.yaml", overrides)
+        _check_override(override, study.variants)
+    study = load_study(place / "study.yaml", overrides) if overrides else study
     if (place / RESULTS).exists():
         results = read_results(place / RESULTS)
     else:
@@ -89,11 +90,14 @@ def of_variant(environment: Mapping[str, Any], variant: str) -> dict[str, Any]:
     return own | environment.get("variants", {}).get(variant, {}) if variant else own
 
 
-def _check_override(override: str) -> None:
+def _check_override(override: str, variants: Collection[str]) -> None:
     key = override.partition("=")[0]
-    if setting_of(key) not in MAY_CHANGE:
+    is_of_variant = bool(variants) and key.startswith("variants.")
+    if (setting_of(key) if is_of_variant else key) not in MAY_CHANGE:
         rule = f"would make another training of it; only {', '.join(MAY_CHANGE)} may be set"
         raise InputError(rule, file="--set", key=key)
+    if is_of_variant:
+        check_name("variants", key.split(".")[1], variants)
 
 
 def _check_paths(study: Study, variant: str, overrides: Sequence[str]) -> None:

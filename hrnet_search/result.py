@@ -172,7 +172,7 @@ class Result:
         arm: The settings this trial varies, as text.
         params: Knob -> value, as the space names them.
         seed: Seed of initial weights and data order.
-        key: Hash of the network (`ArchSpec.key`).
+        key: `Study.key`: hash of the network, and the variant if there are any.
         arch: The network (`ArchSpec.to_dict`).
         profile: Cost in base units, keys as in `METRICS` after the dot.
         metrics: Final metrics, likewise; empty if the trial failed.

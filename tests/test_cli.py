@@ -74,6 +74,23 @@ def test_validate_says_how_many_seeds_undecided_arms_may_get(
     assert out == f"{SMOKE}: ok, study of pose, 2 arms x 2 seeds, undecided ones up to 6\n"
 
 
+@pytest.mark.parametrize(
+    ("variants", "says"),
+    [
+        ([], "1 arm x 2 seeds; 1 network above the limits left out"),
+        (["variants={a: {}, b: {data: {seed: 1}}}"], "2 arms x 2 seeds; 2 arms above the limits"),
+    ],
+)
+def test_validate_says_what_limits_leave_out(
+    capsys: pytest.CaptureFixture[str], variants: list[str], says: str
+) -> None:
+    limit = "space.limits={profile.macs: 273000}"
+    given = [part for one in (limit, *variants) for part in ("--set", one)]
+    status, out, _ = said(capsys, "validate", SMOKE, *given)
+    assert status == 0
+    assert says in out
+
+
 def test_validate_loads_nothing_heavy() -> None:
     script = (
         "import sys; from hrnet_search.cli import main; status = main(sys.argv[1:]);"

@@ -43,10 +43,19 @@ def test_the_paths_of_a_trials_own_variant_are_asked_for(variant: str, wanted: l
 
 
 def test_paths_may_be_set_within_a_variant_and_nothing_that_trains_otherwise() -> None:
-    _check_override("variants.few.data.root=/there")
-    for override in ("variants.few.train.lr=1", "variants.few=1", "variants={}", "train.lr=1"):
+    _check_override("variants.few.data.root=/there", ["v1", "few"])
+    _check_override("data.root=/there", [])
+    wrong = ("variants.few.train.lr=1", "variants.few=1", "variants={}", "train.lr=1")
+    for override in (*wrong, "scales.few.data.root=/there"):
         with pytest.raises(InputError, match="would make another training of it"):
-            _check_override(override)
+            _check_override(override, ["v1", "few"])
+
+
+def test_only_a_variant_that_there_is_can_have_its_paths_set() -> None:
+    with pytest.raises(InputError, match="variants: 'fw': must be one of v1, few"):
+        _check_override("variants.fw.data.root=/there", ["v1", "few"])
+    with pytest.raises(InputError, match="would make another training of it"):
+        _check_override("variants.few.data.root=/there", [])
 
 
 def test_an_environment_with_variants_says_of_a_trial_what_one_without_says() -> None:

@@ -33,6 +33,7 @@ class Arm:
         results: Its trials so far, complete, ended early and failed, by seed.
         paper: The paper's figure for it, a fraction, or None; for a copy that of its original.
         matched: Is it a cost-matched copy (`Study.match`)?
+        variant: What it is trained under; empty where there are none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Arm:
     results: tuple[Result, ...]
     paper: float | None
     matched: bool
+    variant: str
 
     def values(self, key: str) -> dict[int, float]:
         """Seed -> the number under a key of `METRICS`, where it was measured.
@@ -211,6 +213,7 @@ def _arm(study: Study, params: dict[str, Any], results: list[Result]) -> Arm:
         results=tuple(sorted(results, key=lambda result: result.seed)),
         paper=row.values.get(study.paper.column) if row and study.paper else None,
         matched=study.is_copy(params),
+        variant=study.variant_of(params),
     )
 
 

@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 
 from ..pareto import front, hypervolume
 from ..ranks import Agreement, Scores, agree, decided_pairs
+from ..record import of_variant
 from ..result import Metric, count, metric
 from ..settings import Files
 from ..stats import (
@@ -97,8 +98,8 @@ class Together:
         shared: Study -> its run with its shared arms alone, under these names and in this order.
         alone: Study -> names of its other arms.
         by_network: Whether arms belong together by network, not by name.
-        unlike: Shared arms that are not the same network in all studies; empty where studies have
-            several heads, since what a network is then cannot be compared.
+        unlike: Shared arms that are not the same network in all studies. Networks of different
+            heads cannot be compared in that.
         decided: Study -> the pairs of shared arms that it tells apart (`decided_pairs`).
         orders: Of each pair of studies.
         changes: Judged together, as one table.
@@ -134,13 +135,17 @@ def compare_studies(runs: Mapping[str, Run]) -> Together:
     """Two studies or more beside each other; the first is the one that differences are taken to."""
     has_one_head = len({run.study.task.head for run in runs.values()}) == 1
     has_search = any(not run.study.search.is_grid for run in runs.values())
-    by_network = has_search and has_one_head
+    # Under variants a network is several arms.
+    has_variants = any(run.study.variants for run in runs.values())
+    by_network = has_search and has_one_head and not has_variants
     identity = _key if by_network else _name
     names = _shared_names(runs, identity)
     shared = {study: _renamed(run, names, identity) for study, run in runs.items()}
     keys: dict[str, set[str]] = {name: set() for name in names.values()}
+    heads: dict[str, set[str | None]] = {name: set() for name in names.values()}
     for arm in (arm for run in shared.values() for arm in run.arms):
         keys[arm.name].add(_key(arm))
+        heads[arm.name].add(arm.arguments["head"])
     scores = {study: orders.scores(run) for study, run in shared.items()}
     decided = {study: decided_pairs(each) for study, each in scores.items()}
     changes, left_out = _changes(shared)
@@ -153,7 +158,7 @@ def compare_studies(runs: Mapping[str, Run]) -> Together:
             for study, run in runs.items()
         },
         by_network=by_network,
-        unlike=[name for name, found in keys.items() if has_one_head and len(found) > 1],
+        unlike=[name for name, found in keys.items() if len(found) > 1 == len(heads[name])],
         decided=decided,
         orders=_orders(scores, decided),
         changes=changes,
@@ -404,24 +409,31 @@ def _incomparable(run: Run, base: Run, first: str) -> str:
 
 
 def _has_same_data(run: Run, other: Run) -> bool:
-    """By checksum, or where a run has not kept it by the settings."""
-    sums = [_checksum(one) for one in (run, other)]
-    if all(sums):
-        return sums[0] == sums[1]
-    return _data_settings(run.study) == _data_settings(other.study)
+    """By checksum, or where a run has not kept it by the settings; of variants each shared arm."""
+    pairs = {("", "")}
+    if run.study.variants or other.study.variants:
+        variants = {arm.name: arm.variant for arm in other.arms}
+        pairs = {(arm.variant, variants[arm.name]) for arm in run.arms if arm.name in variants}
+    for own, others in pairs:
+        data = _data(run, own), _data(other, others)
+        kind = "checksum" if all("checksum" in one for one in data) else "settings"
+        if data[0][kind] != data[1][kind]:
+            return False
+    return True
 
 
-def _data_settings(study: Study) -> dict[str, Any]:
-    """What decides which data it is, of the folder the last name: reports keep no more."""
-    settings = study.data.model_dump(exclude={"cache_gib"})
-    if isinstance(study.data, Files):
-        settings["root"] = Path(study.data.root).name
-    return settings
+def _data(run: Run, variant: str) -> dict[str, Any]:
+    """What a variant is trained on: settings, and checksum if the run has kept it.
 
-
-def _checksum(run: Run) -> Any:
-    data = run.environment.get("data")
-    return data.get("checksum") if isinstance(data, dict) else None
+    Of the folder the last name: reports keep no more.
+    """
+    data = run.study.parts[variant].data
+    settings = data.model_dump(exclude={"cache_gib"})
+    if isinstance(data, Files):
+        settings["root"] = Path(data.root).name
+    kept = of_variant(run.environment, variant).get("data")
+    checksum = kept.get("checksum") if isinstance(kept, dict) else None
+    return {"settings": settings} | ({"checksum": checksum} if checksum else {})
 
 
 def changes_data(found: Together) -> pd.DataFrame:

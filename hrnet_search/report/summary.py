@@ -194,11 +194,13 @@ def _order(run: Run) -> str:
     ours = {a.name: _mean(run, a) for a in _ranked(run) if a.paper is not None and not a.matched}
     if len(ours) < 2:
         return "Too few arms of the paper's table have results to check its order."
-    # In the paper's order to begin with, so that arms of equal mean stand alike in both chains.
     theirs = {a.name: a.paper for a in run.arms if a.name in ours and a.paper is not None}
-    there = _chain(theirs)
+    # In the other's order to begin with, so that arms of equal mean stand alike in both chains.
+    there = _chain({name: theirs[name] for name in sorted(theirs, key=lambda name: ours[name])})
     here = _chain({name: ours[name] for name in sorted(theirs, key=lambda name: theirs[name])})
-    if here == there:
+    # Arms that are equal in the paper may stand either way.
+    apart = [(a, b) for a, b in itertools.permutations(theirs, 2) if theirs[a] < theirs[b]]
+    if all(ours[a] < ours[b] for a, b in apart):
         return f"The means are in the paper's order ({there})."
     return f"The means are not in the paper's order: {here} here, {there} there."
 

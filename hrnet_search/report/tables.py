@@ -5,6 +5,7 @@ Every table on the page is a `TextTable`; the page and Markdown only lay it out.
 
 import functools
 import html
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -376,7 +377,7 @@ def _cell(arm: Arm, shown: Metric) -> str:
 
 def tick(value: Any) -> str:
     """A tick or a dash for true or false, any other value as it is, a dash for none."""
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # of a table, NaN is none
         return NONE
     if isinstance(value, bool):
         return "\N{CHECK MARK}" if value else "\N{EN DASH}"

@@ -40,6 +40,7 @@ from .session import Ending, Halted, Session
 
 MAX_IDLE_ROUNDS = 3  # restarts of Ray in which no trial ended, before giving up
 EXAMPLES = 200  # networks of a search's space that are looked at beforehand
+OF_VARIANTS = ("data.checksum", "pretrained")  # of what must stay as it was; the rest is of all
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Profiler = Callable[[ArchSpec | Rival], dict[str, float]]
@@ -373,8 +374,7 @@ def _make_ready(
     found = {name: materials.to_dict() for name, materials in ready.materials.items()}
     record |= {"variants": found} if ledger.study.variants else found[""]
     for variant in ready.materials:
-        with _naming(variant):
-            _check_comparable(_earlier(ledger, variant), of_variant(record, variant))
+        _check_comparable(_earlier(ledger, variant), of_variant(record, variant), variant)
     write_json(ledger.folder / "environment.json", record)
     if changed := changes(file.parent):
         write_atomic(ledger.folder / "changes.diff", changed)
@@ -395,7 +395,9 @@ def _earlier(ledger: Ledger, variant: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _check_comparable(earlier: dict[str, dict[str, Any]], environment: dict[str, Any]) -> None:
+def _check_comparable(
+    earlier: dict[str, dict[str, Any]], environment: dict[str, Any], variant: str = ""
+) -> None:
     """Trials of one study are compared with each other: same data, same arithmetic."""
     for where, record in earlier.items():
         for key in ("data.checksum", "pretrained", "device", "precision", "memory_format"):
@@ -406,7 +408,8 @@ def _check_comparable(earlier: dict[str, dict[str, Any]], environment: dict[str,
                     rule = f"the data has changed: {rule}"
                 if key == "pretrained":
                     rule = f"the checkpoint has changed: {rule}"
-                raise InputError(rule, key=key, value=now)
+                with _naming(variant if key in OF_VARIANTS else ""):
+                    raise InputError(rule, key=key, value=now)
 
 
 def _lookup(record: dict[str, Any], key: str) -> Any:

@@ -117,6 +117,9 @@ class Ledger:
             check_same(folder / "study.yaml", study)
             jobs = self._read_jobs()
             self._optuna = self._open_database(folder / "study.db", jobs)
+            self._choices = training_distributions(study)
+            for trial in self._optuna.get_trials(deepcopy=False):
+                self._choices |= trial.distributions  # Optuna takes no other order of the values
             self._reconcile(jobs)
         except BaseException:
             self.close()
@@ -190,11 +193,10 @@ class Ledger:
                 self._optuna.add_trial(create_trial(state=TrialState.FAIL))  # keeps the number
 
     def _add(self, params: Mapping[str, Value], key: str, seed: int) -> None:
-        choices = training_distributions(self.study)
         trial = create_trial(
             state=TrialState.RUNNING,
             params=encoded_params(params),
-            distributions={name: choices[name] for name in params},
+            distributions={name: self._choices[name] for name in params},
             user_attrs={"key": key, "seed": seed, "params": dict(params)},
         )
         self._optuna.add_trial(trial)

@@ -477,6 +477,29 @@ def test_variants_stand_beside_the_papers_figures_of_their_head(tmp_path):
     assert found["p.table"].tolist() == pytest.approx(multipletests(p, method="holm")[1].tolist())
 
 
+@pytest.mark.parametrize(
+    ("order", "there"),
+    [
+        (["256", "320", "352"], "256 = 320 < 352"),
+        (["320", "256", "352"], "320 = 256 < 352"),
+        (["256", "352", "320"], None),
+    ],
+)
+def test_arms_that_are_equal_in_the_paper_may_stand_either_way(tmp_path, order, there):
+    """Its AP is 74.4, 74.4 and 74.6 at these sizes."""
+    sizes = {"256": [256, 192], "320": [320, 224], "352": [352, 256]}
+    variants = {name: {"data": {"input_size": size}} for name, size in sizes.items()}
+    values = {name: [0.1 * place] for place, name in enumerate(order, start=1)}
+    paper = {"table": "cvpr_figure6", "column": "pose_ap"}
+    arms = {"w8": {"width": 8}}
+    run = make_run(tmp_path, arms=arms, values=values, variants=variants, paper=paper)
+    words = summary(read_run(run))
+    if there:
+        assert f"The means are in the paper's order ({there})." in words
+    else:
+        assert "not in the paper's order: 256 < 352 < 320 here, 256 = 320 < 352 there." in words
+
+
 def test_a_rival_is_told_by_its_name_and_not_by_the_head(tmp_path):
     figure6 = {"paper": {"table": "cvpr_figure6", "column": "pose_ap"}}
     size = {"data": {"input_size": [128, 96]}}
@@ -487,6 +510,7 @@ def test_a_rival_is_told_by_its_name_and_not_by_the_head(tmp_path):
         rival = "simple_baseline_resnet50"
         assert list(table.index) == ["w8, own", "w8, paper", f"{rival}, own", f"{rival}, paper"]
         assert table["paper"].fillna(0).tolist() == figures
+        assert not re.search(r"\| (nan|None) \|", (tmp_path / "out" / "table.md").read_text())
 
 
 def test_networks_and_variants_are_compared_in_tables_of_their_own(tmp_path):

@@ -454,6 +454,58 @@ def test_arms_of_one_name_that_are_other_networks_are_told(tmp_path):
     assert compared(*short_and_long(tmp_path)).unlike == []
 
 
+SIZES = {name: {"data": {"num_train": number}} for name, number in (("few", 16), ("many", 64))}
+BY_SIZE = {"few": [0.1, 0.12, 0.11], "many": [0.3, 0.31, 0.33]}
+
+
+def by_size(folder, name, **study):
+    return make(folder, name, BY_SIZE, arms={"w8": {"width": 8}}, variants=SIZES, **study)
+
+
+def test_the_data_of_each_variant_decides_whether_arms_can_be_compared(tmp_path):
+    kind = {"kind": "synthetic_pose", "num_val": 8, "input_size": [64, 32]}
+    runs = [
+        by_size(tmp_path, "a", data=kind | {"num_train": 32}),
+        by_size(tmp_path, "b", data=kind | {"num_train": 48}),  # which no variant has
+        by_size(tmp_path, "c", data=kind | {"num_train": 32, "num_val": 9}),
+    ]
+    for run in runs:
+        (run / "environment.json").unlink()
+    found = compared(*runs)
+    assert found.left_out == {"c": "has other data than a"}
+    assert [(change.study, change.arm) for change in found.changes] == [("b", "few"), ("b", "many")]
+    for run, few in zip(runs, ("1", "2", "1"), strict=True):
+        parts = {name: {"data": {"checksum": sum_}} for name, sum_ in (("few", few), ("many", "3"))}
+        (run / "environment.json").write_text(json.dumps({"variants": parts}))
+    assert compared(*runs).left_out == {"b": "has other data than a"}
+
+
+def test_a_network_under_several_variants_is_no_one_network_of_a_search(tmp_path):
+    search = make_search(tmp_path / "runs" / "search")
+    space = {
+        "base": {"num_modules": [1, 2, 2], "num_blocks": 2, "stage1_blocks": 1},
+        "vary": {"width": {"choices": [8, 16]}},
+    }
+    values = {"width=8, few": [0.1], "width=8, many": [0.9]}
+    grid = make(tmp_path, "grid", values, space=space, variants=SIZES)
+    found = compared(search, grid)
+    assert not found.by_network
+    assert found.arms == []
+    write_studies([search, grid], tmp_path / "out")
+
+
+def test_the_head_of_an_arm_is_that_of_its_variant(tmp_path):
+    heads = {name: {"task": {"head": name}} for name in ("v1", "v2")}
+    base = {"num_modules": [1, 2, 2], "num_blocks": 1, "stage1_blocks": 1}
+    arms = {"w8": {"width": 8}}
+    one = make(tmp_path, "a", {}, arms=arms, variants=heads)
+    wide = {"base": base, "vary": {"net": {"arms": {"w8": {"width": 12}}}}}
+    two = make(tmp_path, "b", {}, space=wide, variants=heads)
+    turned = {"v1": heads["v2"], "v2": heads["v1"]}
+    assert compared(one, two).unlike == ["v1", "v2"]
+    assert compared(one, make(tmp_path, "c", {}, arms=arms, variants=turned)).unlike == []
+
+
 def test_settings_that_differ_and_no_others(tmp_path):
     train = {"steps": 90, "batch_size": 4, "lr": 0.001, "pretrained": "/home/somebody/w32.pth"}
     runs = [make(tmp_path, "a", SHORT, title="x"), make(tmp_path, "b", LONG, train=train)]

@@ -112,3 +112,15 @@ def test_the_data_of_each_variant_is_compared_with_what_was_trained_under_it(
 def test_another_host_or_place_of_the_same_data_goes_on() -> None:
     moved = {**BEFORE, "host": "b", "data": {"checksum": "aaaa", "folder": "/there"}}
     _check_comparable({"in trial 3": BEFORE, "in trial 4": {}}, moved)
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [("device", "device"), ("precision", "precision"), ("pretrained", "variants.a.pretrained")],
+)
+def test_what_is_one_for_all_variants_is_not_told_under_the_name_of_one(
+    key: str, named: str
+) -> None:
+    with pytest.raises(InputError, match="--fresh") as caught:
+        _check_comparable({"in trial 0": {key: "old"}}, {key: "new"}, "a")
+    assert caught.value.key == named

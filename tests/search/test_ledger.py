@@ -423,6 +423,28 @@ def test_a_harmless_change_goes_on(tmp_path: Path, override: str) -> None:
         assert ledger.unfinished() == 0
 
 
+@pytest.mark.parametrize(
+    ("setting", "one", "two"),
+    [
+        ("variants={{{}, {}}}", "a: {}", "b: {task: {head: v2}}"),
+        ("space.vary={{net: {{arms: {{{}, {}}}}}}}", "a: {across: false}", "b: {across: true}"),
+    ],
+)
+def test_names_in_another_order_are_no_other_study(
+    tmp_path: Path, setting: str, one: str, two: str
+) -> None:
+    with opened(tmp_path / "s", smoke(setting.format(one, two))) as ledger:
+        job = ledger.next()
+        assert job is not None
+        work(ledger, job)
+        ledger.finish(job.trial)
+    with opened(tmp_path / "s", smoke(setting.format(two, one))) as ledger:
+        run_all(ledger)
+        total = ledger.total()
+        assert ledger.repaired == []
+    assert [trial.state for trial in stored(tmp_path / "s")] == [TrialState.COMPLETE] * total
+
+
 MATCH = "match={profile.macs: reference}"
 
 
