@@ -683,6 +683,8 @@ def _run_folder(study: str, out: Path, *, marks: Sequence[str] = ("study.yaml",)
     if not any((runs / name / mark).exists() for mark in marks):
         known = [p.parent.name for p in runs.glob("*/study.yaml")]
         rule = f"has not been run in {runs}"
+        if (report := out / "reports" / name / "study.yaml").exists():
+            raise InputError(f"{rule}; {report.parent} is its report", key="study", value=study)
         raise InputError(rule, key="study", value=study, nearest=nearest_name(name, known))
     return runs / name
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 LEVEL = 0.05  # chance of a false verdict in a table
+ROUNDING = 1e-9  # of a mean: metrics are exact to 1e-15 or so
 POWER = 0.8  # chance of showing an effect that is called detectable (Cohen, 1988, section 2.4)
 MIN_PAIRS = 2  # one difference has no spread, so no interval
 MIN_RESAMPLED = 5  # pairs; of fewer nearly every bootstrap holds a sample without spread
@@ -92,7 +93,7 @@ def compare_all(pairs: Sequence[Pair], *, level: float = LEVEL) -> list[Comparis
 
     The verdict rests on `p_of_table`. Equal differences have no spread, so their interval is
     [d, d], as the t formula has it: these seeds agree, which does not say that the difference is
-    known exactly.
+    known exactly. On them the permutation test decides (`p_of_t`).
 
     Args:
         pairs: What to compare.
@@ -147,8 +148,8 @@ def _too_few(pair: Pair) -> Comparison:
 
 def _comparison(pair: Pair, *, p_table: float, family: int, level: float) -> Comparison:
     d = differences(pair.arm, pair.other)
-    mean, deviation = mean_and_deviation(d)
-    spread = deviation or 0.0
+    mean, error = _mean_and_error(d)
+    spread = error * math.sqrt(d.size)
     hardest = level / family  # of Holm's levels
     return Comparison(
         n=d.size,
@@ -206,10 +207,14 @@ def bootstrap_interval(
 
 
 def p_of_t(differences: Sequence[float] | NDArray[np.float64]) -> float:
-    """Two-sided p value of the paired t test; 0 where all differ by the same."""
+    """Two-sided p value of the paired t test; of equal differences that of `p_of_flips`.
+
+    These have no spread, which the t test would take for certainty. They are of a coarse metric:
+    two seeds that both find one person more.
+    """
     mean, error = _mean_and_error(differences)
     if not error:
-        return 0.0 if mean else 1.0
+        return p_of_flips(differences)
     return float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
 
 
@@ -296,9 +301,12 @@ def mean_and_deviation(values: Iterable[float]) -> tuple[float, float | None]:
 
 
 def _mean_and_error(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
-    """Mean of two values or more, and its standard error."""
+    """Mean of two values or more, and its standard error; 0 if they differ by rounding alone."""
     mean, deviation = mean_and_deviation(values)
-    return mean, (deviation or 0.0) / math.sqrt(len(values))
+    assert deviation is not None
+    if deviation <= ROUNDING * abs(mean):
+        return mean, 0.0
+    return mean, deviation / math.sqrt(len(values))
 
 
 def _finite(value: float) -> float:

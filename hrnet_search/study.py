@@ -171,7 +171,7 @@ class Study(Strict):
                 raise InputError("is the name of an arm too", key=f"rivals.{place}", value=name)
         arms = [self.arm(params) for params in self._own]
         if self.reference and self.reference not in arms:
-            rule = f"must be one of the space's arms ({', '.join(arms[:10])})"
+            rule = f"must be one of the space's arms ({'; '.join(arms[:10])})"
             near = nearest_name(self.reference, arms)
             raise InputError(rule, key="reference", value=self.reference, nearest=near)
         self._check_match(arms)

@@ -353,6 +353,15 @@ def test_a_report_is_compared_where_there_is_no_run(
         assert [row["complete"] for row in csv.DictReader(file)] == ["2", "2"]
 
 
+def test_the_report_of_a_run_that_is_gone_is_told(
+    capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    assert said(capsys, "report", "long", "--shared")[0] == 0
+    shutil.rmtree(runs / "runs" / "long")
+    line = refused(capsys, "export", "long")
+    assert "has not been run in runs; reports/long is its report" in line
+
+
 def test_a_study_that_is_damaged_leaves_nothing_of_a_comparison(
     capsys: pytest.CaptureFixture[str], runs: Path
 ) -> None:

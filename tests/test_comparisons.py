@@ -85,7 +85,7 @@ def test_with_match_networks_of_equal_cost_are_a_table_of_their_own(tmp_path):
 
 def test_the_papers_differences_come_in(tmp_path):
     study = make(tmp_path)
-    values = {name: by_seed([k, k + 1, k]) for k, name in enumerate(FUSION)}
+    values = {name: by_seed([k, k + 1, 1.01 * k]) for k, name in enumerate(FUSION)}
     found = compared(study, families(study)[0], values, paper={"final": 0.5, "+within": 0.25})
     assert [one.paper for one in found] == [None, 0.25, None]
     assert [one.verdict for one in found] == ["shown", "contradicted", "shown"]

@@ -162,14 +162,23 @@ def test_two_pairs_by_hand():
 def test_only_common_seeds_count_and_order_does_not_matter():
     found = compare({2: 5.0, 0: 3.0, 9: 100.0}, {0: 1.0, 1: -100.0, 2: 3.0})
     assert (found.n, found.difference, found.interval) == (2, 2.0, (2.0, 2.0))
-    assert (found.p, found.verdict) == (0.0, "shown")
 
 
-def test_equal_differences_give_an_interval_of_zero_width():
-    found = compare(by_seed([0.5, 0.75, 1.0]), by_seed([0.25, 0.5, 0.75]), paper=0.1)
+@pytest.mark.parametrize(("n", "verdict"), [(2, "not shown"), (5, "not shown"), (6, "reproduced")])
+def test_of_equal_differences_the_flipped_signs_decide(n, verdict):
+    found = compare(by_seed(([0.5, 0.75] * n)[:n]), by_seed(([0.25, 0.5] * n)[:n]), paper=0.1)
     assert (found.interval, found.difference) == ((0.25, 0.25), 0.25)
     assert (found.detectable, found.needed) == (None, None)
-    assert found.verdict == "reproduced"
+    # Of 2^n ways to set the signs two are as far from zero: all plus, and all minus.
+    assert found.p == found.p_flipped == pytest.approx(2 / 2**n)
+    assert found.verdict == verdict
+
+
+def test_differences_of_rounding_alone_are_equal():
+    steps = [0.1 + 0.2, 0.3]  # 0.30000000000000004 and 0.3
+    found = compare(by_seed(steps), by_seed([0.1, 0.1]))
+    assert found.p == pytest.approx(0.5)
+    assert (found.detectable, found.verdict) == (None, "not shown")
 
 
 def test_identical_arms_show_nothing():

@@ -31,7 +31,6 @@ from ..stats import (
     differences,
     t_interval,
 )
-from ..study import Study
 from . import figures, orders, search
 from .frame import Arm, Run
 from .summary import TASKS, learnt_nothing, progress

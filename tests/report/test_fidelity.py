@@ -75,7 +75,7 @@ def test_each_scale_beside_the_full_one(tmp_path):
 
 def test_computation_counts_the_seeds_that_undecided_arms_have_got(tmp_path):
     """Six seeds for an arm that is undecided and for the reference, three for the other one."""
-    values = {"final": [0.1, 0.1, 0.1], "+across": [0.5, 0.3] * 3, "+within": [0.4] * 6}
+    values = {"final": [0.1, 0.11, 0.1], "+across": [0.5, 0.3] * 3, "+within": [0.4] * 6}
     run = make_run(tmp_path, TABLE12, values, adaptive={"most": 6, "step": 3})
     (tmp_path / "environment.json").write_text(json.dumps({"steps": 20}))
     (scale,) = compare_scales({"full": read_run(run)})
