@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 from ..comparisons import looks
 from ..files import read_json, write_atomic, write_json
 from ..ranks import DRAWS
-from ..reading import PATHS, at
+from ..reading import PATHS, at, setting_of
 from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
@@ -319,7 +319,7 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
         "cost": metric(run.study.cost),
         "yaml": dump_study(_portable(run.study)),
         "has_environment": bool(run.environment),
-        "command": run.environment.get("command") or "hrnet-search run study.yaml",
+        "command": _command(run),
         "given_command": "command" in run.environment,
         "winner": _winner_commands(run, winner) if winner else None,
         "winner_learnt": winner is not None and not winner.learnt_nothing(shown.key),
@@ -463,6 +463,16 @@ def _without_folder(environment: dict[str, Any]) -> dict[str, Any]:
     if isinstance(shown.get("variants"), dict):
         shown["variants"] = {k: _without_folder(v) for k, v in shown["variants"].items()}
     return shown
+
+
+def _command(run: Run) -> str:
+    """What repeats the study; of folders that it was given the last name, as in `_portable`."""
+    words = shlex.split(run.environment.get("command") or "hrnet-search run study.yaml")
+    for place, word in enumerate(words):
+        key, equals, value = word.partition("=")
+        if equals and setting_of(key) in map(".".join, PATHS):
+            words[place] = f"{key}={Path(value).name}"
+    return shlex.join(words)
 
 
 def _replayed(run: Run) -> dict[str, Any]:

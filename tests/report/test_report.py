@@ -620,3 +620,14 @@ def test_channels_of_copies_are_told(tmp_path):
     assert line in page.with_name("table.md").read_text()
     without = write_report(make_run(tmp_path / "other", arms, {}), tmp_path / "plain")
     assert "instead of" not in text_of(without.read_text())
+
+
+def test_the_command_names_no_folder_of_the_machine(tmp_path):
+    run = make_run(tmp_path / "run")
+    record = json.loads((run / "environment.json").read_text())
+    given = "hrnet-search run s.yaml --set 'data.root=/home/me/my photos' --set name=a/b --jobs 1"
+    (run / "environment.json").write_text(json.dumps(record | {"command": given}))
+    text = write_report(run, tmp_path / "report").read_text()
+    assert "/home/me" not in text
+    shown = "hrnet-search run s.yaml --set 'data.root=my photos' --set name=a/b --jobs 1"
+    assert shown in text_of(text)
