@@ -84,7 +84,7 @@ def write_fidelity(runs: Mapping[str, Path], out: Path, *, command: str) -> Path
     scales = fidelity.compare_scales({name: read_run(run) for name, run in runs.items()})
     write_atomic(out / "fidelity.csv", _csv(fidelity.scales_data(scales)))
     content = _content(scales[-1].run, out) | _fidelity_content(scales, runs, out)
-    content |= {"command": command, "given_command": True, "winner": None}
+    content |= {"command": _command(command), "given_command": True, "winner": None}
     write_atomic(out / "fidelity.md", _fidelity_markdown(content))
     write_atomic(out / "fidelity.html", _page("fidelity.html.j2", get_plotlyjs(), content))
     return out / "fidelity.html"
@@ -319,7 +319,7 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
         "cost": metric(run.study.cost),
         "yaml": dump_study(_portable(run.study)),
         "has_environment": bool(run.environment),
-        "command": _command(run),
+        "command": _command(run.environment.get("command") or "hrnet-search run study.yaml"),
         "given_command": "command" in run.environment,
         "winner": _winner_commands(run, winner) if winner else None,
         "winner_learnt": winner is not None and not winner.learnt_nothing(shown.key),
@@ -465,9 +465,9 @@ def _without_folder(environment: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _command(run: Run) -> str:
-    """What repeats the study; of folders that it was given the last name, as in `_portable`."""
-    words = shlex.split(run.environment.get("command") or "hrnet-search run study.yaml")
+def _command(given: str) -> str:
+    """A command line with the last name alone of folders, as in `_portable`."""
+    words = shlex.split(given)
     for place, word in enumerate(words):
         key, equals, value = word.partition("=")
         if equals and setting_of(key) in map(".".join, PATHS):
