@@ -8,6 +8,7 @@ Shapes: B images, K outputs, H and W height and width of the input.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -27,27 +28,45 @@ class SimpleBaseline(nn.Module):
     """A ResNet, three transposed convolutions and a 1x1 convolution (Xiao et al., ECCV 2018).
 
     State dict and outputs are those of the official lib/models/pose_resnet.py.
+
+    Args:
+        body: The ResNet, with torchvision's names.
+        channels: Of the body's last map, and of those of the transposed convolutions.
+        num_outputs: K.
     """
 
     BODY = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
-    def __init__(self, depth: int, num_outputs: int) -> None:
+    def __init__(self, body: nn.Module, channels: tuple[int, int], num_outputs: int) -> None:
         super().__init__()
-        body = _resnet(f"resnet{depth}")
         for name in self.BODY:
-            self.add_module(name, getattr(body, name))
+            self.add_module(name, body.get_submodule(name))
         layers: list[nn.Module] = []
-        for inputs in (2048, 256, 256):
-            deconv = nn.ConvTranspose2d(inputs, 256, 4, stride=2, padding=1, bias=False)
-            layers += [deconv, nn.BatchNorm2d(256), nn.ReLU(inplace=True)]
+        last, width = channels
+        for inputs in (last, width, width):
+            deconv = nn.ConvTranspose2d(inputs, width, 4, stride=2, padding=1, bias=False)
+            layers += [deconv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         self.deconv_layers = nn.Sequential(*layers)
-        self.final_layer = nn.Conv2d(256, num_outputs, 1)
+        self.final_layer = nn.Conv2d(width, num_outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, K, H/4, W/4) for H and W that 32 divides."""
         for name in self.BODY:
             x = self.get_submodule(name)(x)
         return self.final_layer(self.deconv_layers(x))
+
+
+def simple_baseline(depth: int, num_outputs: int) -> nn.Module:
+    """SimpleBaseline as published: (B, 3, H, W) -> (B, K, H/4, W/4)."""
+    return SimpleBaseline(_resnet(f"resnet{depth}"), (2048, 256), num_outputs)
+
+
+def narrow_simple_baseline(width: int, num_outputs: int) -> nn.Module:
+    """The smallest of Xiao et al.'s, on ResNet-18, with `width` channels where that has 64.
+
+    Its transposed convolutions have 4 * `width`: 256 where the body is a whole ResNet-18.
+    """
+    return SimpleBaseline(narrow_resnet18(width), (8 * width, 4 * width), num_outputs)
 
 
 class _PreActivation(nn.Module):
@@ -224,6 +243,23 @@ def _resnet(name: str, num_outputs: int = 1000) -> Any:
     return getattr(models, name)(weights=None, num_classes=num_outputs)
 
 
+def narrow_resnet18(width: int) -> nn.Module:
+    """ResNet-18 (He et al., 2016, Table 1) without its classifier, from `width` channels on.
+
+    Modules are named as torchvision's: (B, 3, H, W) -> (B, 8 * `width`, H/32, W/32).
+    """
+    stem = _conv_bn_relu(3, width, 7, 2)
+    parts = dict(zip(("conv1", "bn1", "relu"), stem, strict=True))
+    parts["maxpool"] = nn.MaxPool2d(3, stride=2, padding=1)
+    inputs = width
+    for number in range(1, 5):
+        outputs = width * 2 ** (number - 1)
+        first = _unit("BasicBlock", inputs, outputs, stride=1 if number == 1 else 2)
+        parts[f"layer{number}"] = nn.Sequential(first, _unit("BasicBlock", outputs, outputs))
+        inputs = outputs
+    return nn.Sequential(OrderedDict(parts))
+
+
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
@@ -290,9 +326,10 @@ def resnet_fpn(
 
 BUILDERS: Mapping[str, Callable[[int], nn.Module]] = {  # a key of `RIVALS` -> what makes it
     # Tables 1, 2 and 17
-    "simple_baseline_resnet50": partial(SimpleBaseline, 50),
-    "simple_baseline_resnet101": partial(SimpleBaseline, 101),
-    "simple_baseline_resnet152": partial(SimpleBaseline, 152),
+    "simple_baseline_resnet50": partial(simple_baseline, 50),
+    "simple_baseline_resnet101": partial(simple_baseline, 101),
+    "simple_baseline_resnet152": partial(simple_baseline, 152),
+    "simple_baseline_resnet18_w12": partial(narrow_simple_baseline, 12),  # of small studies
     "hourglass_8": partial(StackedHourglass, 8),
     # Tables 3 and 18, but for UNet, which the paper does not have
     "unet_resnet50": partial(_smp, "Unet", "resnet50"),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from .stats import LEVEL, MIN_PAIRS, differences, t_interval
+from .stats import LEVEL, MIN_PAIRS, differences, p_of_t
 
 DRAWS = 2000  # of the bootstrap
 DIGITS = 12  # means are equal if they agree in so many: sums round
@@ -50,8 +50,7 @@ class Agreement:
         seeds: Seeds at the scale and at the target that all these arms have: what is compared.
         spearman: Spearman's rho.
         kendall: Kendall's tau-b.
-        decided: Pairs of the target's arms that it tells apart: the 95 % t interval of their
-            paired difference excludes zero.
+        decided: Pairs of the target's arms that it tells apart (`decided_pairs`).
         kept: Those whose means differ with the same sign at the scale.
         reversed: Those that differ with the other sign. The rest are equal there or not measured.
         pairs: All pairs of the target's arms.
@@ -96,15 +95,14 @@ def agree(scale: Scores, target: Scores) -> Agreement:
 
 
 def decided_pairs(scores: Scores) -> dict[tuple[str, str], int]:
-    """Pairs of arms whose paired difference has a 95 % t interval without zero, with its sign."""
+    """Pairs of arms whose paired difference is shown at 5 % (`p_of_t`), with its sign."""
     found = {}
     for arm, other in itertools.combinations(scores, 2):
         each = differences(scores[arm], scores[other])
         if each.size < MIN_PAIRS:
             continue
-        low, high = (round(end, DIGITS) for end in t_interval(each, level=LEVEL))
-        if low > 0 or high < 0:
-            found[arm, other] = 1 if low > 0 else -1
+        if p_of_t(np.round(each, DIGITS)) <= LEVEL:
+            found[arm, other] = 1 if each.mean() > 0 else -1
     return found
 
 

@@ -35,6 +35,7 @@ RIVALS: Mapping[str, Rival] = {
         Rival("simple_baseline_resnet50", "SimpleBaseline, ResNet-50", ("pose",)),
         Rival("simple_baseline_resnet101", "SimpleBaseline, ResNet-101", ("pose",)),
         Rival("simple_baseline_resnet152", "SimpleBaseline, ResNet-152", ("pose",)),
+        Rival("simple_baseline_resnet18_w12", "SimpleBaseline, 12-channel ResNet-18", ("pose",)),
         Rival("hourglass_8", "8-stage Hourglass", ("pose",)),
         Rival("unet_resnet50", "UNet, ResNet-50", ("segmentation",)),
         Rival("unetplusplus_resnet101", "UNet++, ResNet-101", ("segmentation",)),

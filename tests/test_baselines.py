@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models
 
 from hrnet_search import baselines
 from hrnet_search.baselines import (
     BUILDERS,
-    SimpleBaseline,
     StackedHourglass,
+    narrow_resnet18,
+    narrow_simple_baseline,
     official_macs,
     rival,
 )
@@ -265,7 +267,7 @@ def test_the_layer_that_begins_small_is_the_one_that_writes_the_output(name: str
     ("build", "output"),
     [
         (partial(StackedHourglass, 3, 5, width=8), "heads.2"),
-        (partial(SimpleBaseline, 50, 5), "final_layer"),
+        (partial(narrow_simple_baseline, 12, 5), "final_layer"),
     ],
 )
 def test_the_first_outputs_are_near_zero_and_the_other_layers_are_not(
@@ -279,6 +281,28 @@ def test_the_first_outputs_are_near_zero_and_the_other_layers_are_not(
         if isinstance(module, LAYERS) and module.weight.std() < 5 * OUTPUT_STD
     ]
     assert small == [output]
+
+
+def test_the_narrow_resnet_is_torchvisions_resnet18_with_64_channels() -> None:
+    torch.manual_seed(0)
+    whole = models.resnet18()
+    net = narrow_resnet18(64)
+    state = {name: x for name, x in whole.state_dict().items() if not name.startswith("fc.")}
+    net.load_state_dict(state)
+    x = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        expected = whole.eval().avgpool(net.eval()(x)).flatten(1)
+        assert torch.equal(whole.fc(expected), whole(x))
+
+
+def test_the_narrow_simple_baseline_has_its_share_of_each_layer() -> None:
+    """Of the official one on ResNet-18: deconvolutions of 256 channels, from 512."""
+    whole, narrow = narrow_simple_baseline(64, 17), narrow_simple_baseline(12, 17)
+    deconvs = [m for m in whole.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert [tuple(m.weight.shape[:2]) for m in deconvs] == [(512, 256), (256, 256), (256, 256)]
+    for name, entry in whole.state_dict().items():
+        shares = [n * 12 / 64 if n % 64 == 0 else n for n in entry.shape]
+        assert list(narrow.state_dict()[name].shape) == shares
 
 
 def test_simple_baseline_is_the_official_network() -> None:

@@ -28,7 +28,7 @@ def test_equal_values_have_no_order() -> None:
     assert kendall(y, x) is None
 
 
-TARGET = scores(a=[0.10, 0.12, 0.11], b=[0.20, 0.22, 0.21], c=[0.30, 0.32, 0.31])
+TARGET = scores(a=[0.10, 0.12, 0.11], b=[0.22, 0.21, 0.20], c=[0.31, 0.30, 0.32])
 
 
 def test_the_same_order_without_noise_is_certain() -> None:
@@ -117,3 +117,9 @@ def test_too_few_arms_have_no_correlation() -> None:
 def test_a_value_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         agree(scores(a=[1, float("nan")], b=[1, 2]), TARGET)
+
+
+def test_equal_differences_are_no_certainty() -> None:
+    """The t interval of three times 0.1 is [0.1, 0.1], but one in four of their signs is as far."""
+    assert decided_pairs(scores(a=[0.1, 0.5, 0.3], b=[0.2, 0.6, 0.4])) == {}
+    assert decided_pairs(scores(a=[0.1] * 6, b=[0.2] * 6)) == {("a", "b"): -1}  # 2 in 64

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from hrnet_search import study as study_module
 from hrnet_search.arch import hrnet
+from hrnet_search.baselines import network
 from hrnet_search.blueprint import canonical
 from hrnet_search.errors import InputError
 from hrnet_search.paper import TABLES
@@ -656,6 +659,21 @@ def test_width_and_depth_are_compared_at_equal_cost() -> None:
     study = load_study(ROOT / "studies" / "width_or_depth_pose.yaml")
     costs = [study.costs(params)["profile.macs"] for params in study.arms()]
     assert costs == pytest.approx([costs[-1]] * 3, rel=0.002)
+
+
+def test_input_sizes_are_compared_at_equal_cost() -> None:
+    """By torch's counter, which knows both networks."""
+    study = load_study(ROOT / "studies" / "input_size_pose.yaml")
+    macs: dict[str, list[int]] = {}
+    for params in study.arms():
+        arch = study.network(params).to_dict()
+        net = network(arch, head=study.task.head, num_outputs=study.head_outputs).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net(torch.zeros(1, 3, *study.under(params).input_size))
+        macs.setdefault(study.variant_of(params), []).append(counter.get_total_flops() // 2)
+    assert len(macs) == 4
+    for variant, (ours, theirs) in macs.items():
+        assert ours == pytest.approx(theirs, rel=0.01), variant
 
 
 def test_modules_are_compared_at_equal_depth() -> None:
