@@ -196,7 +196,8 @@ class Head:
         reads_all: Does it read all maps of the body, or `ArchSpec.output_branch` alone?
         resizes: Does it enlarge maps bilinearly?
         has_output: Does it end in a layer whose bias `ArchSpec.output_bias` decides?
-        min_size: Least height and width of an image, if more than the body's largest stride.
+        min_size: Least height and width of an image, if more than the body's largest stride; of a
+            head that reads the highest resolution. They double with each branch below that.
     """
 
     title: str
@@ -263,17 +264,40 @@ def _v2r(spec: ArchSpec, num_outputs: int) -> Layers:
     return {"last_layer": Chain((reduce,))}
 
 
-def _pyramid(stride: int) -> Callable[[ArchSpec, int], Layers]:
-    def layers(spec: ArchSpec, num_outputs: int) -> Layers:
-        """Official `hrfpn.py`: one map for all levels, pooled, then a 3x3 convolution each."""
-        level = Conv(num_outputs, num_outputs, 3, stride=stride, bias=True, norm=False)
-        reduce = Conv(sum(spec.channels), num_outputs, bias=True, norm=False)
-        chains = {"reduction_conv": Chain((reduce,))}
-        for index in range(PYRAMID_LEVELS):
-            chains[f"fpn_conv.{index}"] = Chain((level,), pool=2**index)
-        return chains
+def _v2p(spec: ArchSpec, num_outputs: int) -> Layers:
+    return _pyramid(sum(spec.channels), num_outputs)
 
-    return layers
+
+def _v2p_s2(spec: ArchSpec, num_outputs: int) -> Layers:
+    return _pyramid(sum(spec.channels), num_outputs, stride=2)
+
+
+def _v1p(spec: ArchSpec, num_outputs: int) -> Layers:
+    """The paper draws its figures (Fig. 10b) and says no more than that the high resolution alone
+    is read, so what follows is V2p's.
+    """
+    return _pyramid(spec.channels[spec.output_branch], num_outputs, branch=spec.output_branch)
+
+
+def _v1hp(spec: ArchSpec, num_outputs: int) -> Layers:
+    """Widened as in `_v1h`, with BatchNorm and ReLU as there: without them the widening and the
+    reduction would be one convolution.
+    """
+    branch = spec.output_branch
+    channels = spec.channels[branch]
+    wide = V1H_WIDENING * channels
+    widen = Chain((Conv(channels, wide, bias=True, relu=True),), branch)
+    return {"widening_conv": widen, **_pyramid(wide, num_outputs, branch=branch)}
+
+
+def _pyramid(channels: int, num_outputs: int, *, stride: int = 1, branch: int = 0) -> Layers:
+    """Official `hrfpn.py`: one map for all levels, pooled, then a 3x3 convolution each."""
+    level = Conv(num_outputs, num_outputs, 3, stride=stride, bias=True, norm=False)
+    reduce = Conv(channels, num_outputs, bias=True, norm=False)
+    chains = {"reduction_conv": Chain((reduce,), branch)}
+    for index in range(PYRAMID_LEVELS):
+        chains[f"fpn_conv.{index}"] = Chain((level,), branch, pool=2**index)
+    return chains
 
 
 def _cls(spec: ArchSpec, num_outputs: int) -> Layers:
@@ -328,10 +352,26 @@ HEADS: Mapping[str, Head] = {
     ),
     "v2": Head("HRNetV2: all resolutions (Fig. 4b)", "joints or classes", _v2, resizes=True),
     "ocr": Head("HRNetV2 + OCR (Table 3)", "classes", _ocr, resizes=True),
+    "v1p": Head(
+        "V2p's pyramid of V1's map (Fig. 10b)",
+        "channels of each level",
+        _v1p,
+        False,
+        has_output=False,
+        min_size=64,
+    ),
+    "v1hp": Head(
+        "V2p's pyramid of V1h's map (Fig. 10b)",
+        "channels of each level",
+        _v1hp,
+        False,
+        has_output=False,
+        min_size=64,
+    ),
     "v2p": Head(
         "HRNetV2p: a pyramid of strides 4 to 64 (Fig. 4c)",
         "channels of each level",
-        _pyramid(1),
+        _v2p,
         resizes=True,
         has_output=False,
         min_size=64,
@@ -339,7 +379,7 @@ HEADS: Mapping[str, Head] = {
     "v2p_s2": Head(
         "HRNetV2p with level convolutions of stride 2, strides 8 to 128 (official HRNet-FCOS)",
         "channels of each level",
-        _pyramid(2),
+        _v2p_s2,
         resizes=True,
         has_output=False,
         min_size=64,
@@ -401,7 +441,8 @@ def canonical(spec: ArchSpec, head: str) -> ArchSpec:
 def min_size(spec: ArchSpec, head: str) -> int:
     """Least height and width of an image in pixels: one place on the lowest-resolution map."""
     lowest = max(b for stage in spec.stages for b, c in enumerate(stage.num_channels) if c)
-    return max(spec.strides[lowest], head_of(head).min_size)
+    first = min(reads(spec, head))
+    return max(spec.strides[lowest], head_of(head).min_size * 2**first)
 
 
 def check_input(spec: ArchSpec, head: str, input_size: tuple[int, int]) -> None:

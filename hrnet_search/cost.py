@@ -309,7 +309,8 @@ class _Walk:
             rest = length["f_up"] + length["conv_bn_dropout"] + length["cls_head"]
             return start + max(pixels, regions) + rest
         if "reduction_conv" in length:
-            return start + length["reduction_conv"] + length["fpn_conv.0"]
+            widened = start + length.get("widening_conv", 0)
+            return widened + length["reduction_conv"] + length["fpn_conv.0"]
         return start + sum(length.values())
 
 
@@ -538,7 +539,7 @@ def _concatenation(spec: ArchSpec, sizes: Sequence[Size], num_outputs: int) -> l
 
 
 def _pyramid(spec: ArchSpec, sizes: Sequence[Size], num_outputs: int) -> list[Tally]:
-    """V2p: the reduced map, kept, and pooled for every level but the first."""
+    """V2p, V1p, V1hp: the reduced map, kept, and pooled for every level but the first."""
     height, width = sizes[0]
     pools = [2**level for level in range(1, blueprint.PYRAMID_LEVELS)]
     kept = sum((height // pool) * (width // pool) for pool in (1, *pools))
@@ -594,6 +595,8 @@ HEAD_RULES: dict[str, HeadRule] = {
     "v1h": _nothing,
     "v2": _concatenation,
     "ocr": _attention,
+    "v1p": _pyramid,
+    "v1hp": _pyramid,
     "v2p": _pyramid,
     "v2p_s2": _pyramid,
     "v2r": _concatenation,

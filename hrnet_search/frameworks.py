@@ -45,6 +45,16 @@ FRAMEWORKS: Mapping[str, Framework] = {
 }
 
 
+# Pyramids of strides 4 to 64, of V1's map, V1h's and V2's (Fig. 10b); the last is usual.
+PYRAMIDS = ("v1p", "v1hp", "v2p")
+
+
+def head_of(framework: str, pyramid: str) -> str:
+    """The representation head under a framework, a key of `blueprint.HEADS`."""
+    own = FRAMEWORKS[framework].head
+    return pyramid if own in PYRAMIDS else own
+
+
 def framework_of(name: str) -> Framework:
     """The framework of that name.
 
@@ -65,6 +75,8 @@ class DetectorSpec:
     Args:
         framework: A key of `FRAMEWORKS`.
         num_classes: K, without background.
+        pyramid: Of `PYRAMIDS`: which maps of an HRNet the pyramid is made of. Other frameworks than
+            those on "v2p" have their own.
         channels: Of each map of the pyramid.
         hidden: Width of the fully connected layers that classify a region.
         anchor_scale: Side of an anchor in strides of its map; two-stage frameworks. RetinaNet's
@@ -84,6 +96,7 @@ class DetectorSpec:
 
     framework: str
     num_classes: int
+    pyramid: str = PYRAMIDS[-1]
     channels: int = 256
     hidden: int = 1024
     anchor_scale: float = 8.0
@@ -100,7 +113,12 @@ class DetectorSpec:
     detections: int = 100
 
     def __post_init__(self) -> None:
-        framework_of(self.framework)
+        own = framework_of(self.framework).head
+        if self.pyramid not in (PYRAMIDS if own in PYRAMIDS else PYRAMIDS[-1:]):
+            rule = f"must be one of {', '.join(PYRAMIDS)}"
+            if own not in PYRAMIDS:
+                rule = f"is not for {self.framework}, whose maps are {own}"
+            raise InputError(rule, key="pyramid", value=self.pyramid)
         for field in dataclasses.fields(self):
             value, rule = getattr(self, field.name), ""
             if field.type is int and (type(value) is not int or value < 1):
@@ -118,7 +136,7 @@ class DetectorSpec:
     @property
     def head(self) -> str:
         """Representation head of an HRNet under it, a key of `blueprint.HEADS`."""
-        return FRAMEWORKS[self.framework].head
+        return head_of(self.framework, self.pyramid)
 
     @property
     def masks(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from .errors import InputError, nearest_name
-from .frameworks import FRAMEWORKS, DetectorSpec
+from .frameworks import FRAMEWORKS, PYRAMIDS, DetectorSpec, head_of
 from .joints import COCO, MPII, JointSet
 from .labels import LABEL_SETS, SYNTHETIC_CLASSES, VOC_CLASSES
 from .space import Strict
@@ -322,6 +322,10 @@ class DetectionTask(Strict):
         "centernet",
         "retinanet",
     ] = Field(default="faster_rcnn", description="What stands on the pyramid.")
+    pyramid: Literal["v1p", "v1hp", "v2p"] = Field(
+        default="v2p",
+        description="Made of the highest resolution alone, of the same widened, or of all maps.",
+    )
     channels: int = Field(default=256, ge=8, description="Channels of each map of the pyramid.")
     hidden: int = Field(
         default=1024, ge=8, description="Width of the layers that classify a region."
@@ -380,11 +384,14 @@ class DetectionTask(Strict):
             refuse_unused(self, ("norm_on_bbox", "centerness_on_box"), "is for framework fcos")
         if self.framework != "htc":
             refuse_unused(self, ("semantic",), "is for framework htc")
+        if FRAMEWORKS[self.framework].head not in PYRAMIDS:
+            known = [name for name, each in FRAMEWORKS.items() if each.head in PYRAMIDS]
+            refuse_unused(self, ("pyramid",), f"is for framework {', '.join(known)}")
         return self
 
     @property
     def head(self) -> str:
-        return FRAMEWORKS[self.framework].head
+        return head_of(self.framework, self.pyramid)
 
     @property
     def metrics(self) -> tuple[str, ...]:

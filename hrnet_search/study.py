@@ -379,6 +379,7 @@ class Study(Strict):
         wrong = {
             "gradient_checkpointing": task.gradient_checkpointing,
             "framework": task.framework == "centernet",
+            "pyramid": task.head in ("v1p", "v1hp"),
         }
         for key, is_wrong in wrong.items():
             if is_wrong:

@@ -28,6 +28,7 @@ from .errors import InputError, nearest_name
 from .files import write_atomic
 from .model import Network
 from .model.blocks import FusionRow
+from .model.heads import HeadV2p
 
 SAFE, PICKLE = ".safetensors", (".pth", ".pt", ".bin")  # kinds of files that are written
 # Where a training checkpoint keeps the state dict; official pose code has a string under "model".
@@ -38,7 +39,10 @@ WRAPPERS = ("module.", "model.")  # DataParallel; the official segmentation code
 _BODY = re.compile(r"(conv[12]|bn[12]|layer1|transition\d+|stage\d+)\.")
 _PARTS = {"backbone": "body", "neck": "head", "head": "head", "keypoint_head": "head"}
 # First layers of heads, which see the maps of all branches that the head reads side by side.
-_JOINED = ("final_layer", "last_layer.0", "aux_head.0", "conv3x3_ocr.0", "reduction_conv.0")
+_JOINED = (
+    *("final_layer", "last_layer.0", "aux_head.0", "conv3x3_ocr.0"),
+    *("reduction_conv.0", "widening_conv.0"),
+)
 
 State = Mapping[str, Tensor]
 Groups = Mapping[int, int]  # branch -> channels of it, in the order in which they are joined
@@ -54,7 +58,7 @@ def official_name(net: nn.Module, name: str) -> str:
     if not isinstance(net, Network):
         return name
     part, _, rest = name.partition(".")
-    if net.head_name.startswith("v2p"):
+    if isinstance(net.head, HeadV2p):
         return f"{'backbone' if part == 'body' else 'neck'}.{rest}"
     return rest
 
@@ -346,7 +350,9 @@ def _groups(net: Network) -> dict[str, Groups]:
     maps = {branch: net.spec.channels[branch] for branch in reads(net.spec, net.head_name)}
     if net.head_name == "cls_ii":  # its layer sees every map after it was brought to this width
         maps = dict.fromkeys(maps, CLS_II_WIDTH)
-    joined = [*_JOINED, "classifier"] if net.head_name in ("cls_i", "cls_ii") else _JOINED
+    joined = [*_JOINED, "classifier"] if net.head_name in ("cls_i", "cls_ii") else [*_JOINED]
+    if net.head_name == "v1hp":  # it sees one map, after it was widened
+        joined.remove("reduction_conv.0")
     groups: dict[str, Groups] = {f"head.{layer}.weight": maps for layer in joined}
     for name, module in net.named_modules():
         if isinstance(module, FusionRow) and module.fuse == "concat":

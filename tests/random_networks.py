@@ -74,7 +74,8 @@ def draw_network(rng: random.Random) -> Drawn:
         "projection": rng.choice(PROJECTIONS),
         "downsample": rng.choice(DOWNSAMPLE_MODES),
         "align_corners": rng.choice((None, False, True)),
-        "output_branch": rng.randint(0, branches[-1] - 1),
+        # A pyramid of a lower map takes larger images than these.
+        "output_branch": 0 if head in ("v1p", "v1hp") else rng.randint(0, branches[-1] - 1),
         "output_bias": rng.choice((True, False)),
     }
     sizes = [(64, 96), (97, 131), (64, 64), (95, 66)] if branches[-1] < 6 else [(128, 161)]

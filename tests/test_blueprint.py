@@ -395,6 +395,8 @@ def test_every_parameter_that_is_built_has_a_gradient(rng: random.Random) -> Non
         ("v1", {"edges": "none", "output_branch": 2}, 16),
         ("v2p", {}, 64),  # the fifth level is pooled by 16 at stride 4
         ("v2p_s2", {"num_branches": 1}, 64),
+        ("v1hp", {"edges": "none"}, 64),
+        ("v1p", {"output_branch": 2}, 256),  # its first level is at stride 16
         ("v2p", {"num_branches": 6}, 128),
         ("v2r", {}, 32),
     ],

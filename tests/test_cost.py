@@ -252,7 +252,8 @@ def by_fvcore(net: nn.Module, image: Tensor) -> tuple[dict[str, int], dict[str, 
 def test_the_random_networks_cover_every_option() -> None:
     networks = [drawn(number) for number in range(SPECS)]
     assert {network.head for network in networks} == {
-        *("v1", "v1h", "v2", "ocr", "v2p", "v2p_s2", "v2r", "cls", "cls_i", "cls_ii")
+        *("v1", "v1h", "v2", "ocr", "v1p", "v1hp", "v2p", "v2p_s2", "v2r"),
+        *("cls", "cls_i", "cls_ii"),
     }
     specs = [network.spec for network in networks]
     assert {spec.fuse for spec in specs} == {"sum", "multiply", "concat", "weighted"}
@@ -320,8 +321,8 @@ COUNT = "must be a whole number of at least 1"
     [
         (
             {"head": "v2pp"},
-            "head: 'v2pp': must be one of v1, v1h, v2, ocr, v2p, v2p_s2, v2r, cls, cls_i, "
-            "cls_ii; did you mean 'v2p'?",
+            "head: 'v2pp': must be one of v1, v1h, v2, ocr, v1p, v1hp, v2p, v2p_s2, v2r, cls, "
+            "cls_i, cls_ii; did you mean 'v2p'?",
         ),
         ({"num_outputs": 0}, f"num_outputs: 0: {COUNT}"),
         ({"num_outputs": True}, f"num_outputs: True: {COUNT}"),

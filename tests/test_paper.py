@@ -90,6 +90,25 @@ def test_figure_10_has_the_papers_figures() -> None:
     assert table.row({**DEFAULTS, "head": "ocr"}) is None
 
 
+# Fig. 10b (page 11): head; box AP of W18 and W32, by the 1x and 2x schedules.
+FIGURE_10B = [
+    ("v1p", 32.0, 34.4, 37.2, 38.9),
+    ("v1hp", 33.6, 36.3, 38.2, 40.1),
+    ("v2p", 36.2, 38.0, 39.6, 40.9),
+]
+
+
+def test_figure_10b_has_the_papers_figures() -> None:
+    table = TABLES["figure10_detection"]
+    columns = [f"w{width}_{schedule}x_box_ap" for width in (18, 32) for schedule in (1, 2)]
+    assert list(table.columns) == columns
+    for row, (head, *figures) in zip(table.rows, FIGURE_10B, strict=True):
+        assert table.row({**DEFAULTS, "head": head, "rival": None}) is row
+        found = [row.values[column] for column in columns]
+        assert found == pytest.approx([figure / 100 for figure in figures], abs=1e-9)
+    assert table.row({**DEFAULTS, "head": "v2p_s2"}) is None
+
+
 # Sun et al., CVPR 2019, Fig. 6: AP of HRNet-W32 and SimpleBaseline-ResNet-50 by input size.
 CVPR_FIGURE_6 = {
     (128, 96): (65.5, 59.2),

@@ -89,7 +89,8 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path, head: str, names: str, suf
     save_weights(net, path, names=names)
     loaded = load_weights(other, path)
     assert same(net, other)
-    expected = "ours" if names == "ours" else "parts" if head.startswith("v2p") else "official"
+    is_pyramid = head in ("v1p", "v1hp", "v2p", "v2p_s2")
+    expected = "ours" if names == "ours" else "parts" if is_pyramid else "official"
     assert loaded == Loaded(expected, tuple(net.state_dict()), (), ())
     assert list(tmp_path.iterdir()) == [path]
 
@@ -459,7 +460,7 @@ def test_classification_weights_under_another_head(head: str) -> None:
     surplus = {*official(source)} - {*body}
     assert set(loaded.ignored) == surplus
     rows = {n for n in surplus if n.startswith("stage4.0.fuse_layers")}
-    assert bool(rows) == (head in ("v1", "v1h"))
+    assert bool(rows) == (head in ("v1", "v1h", "v1p", "v1hp"))
     assert {name.split(".")[3] for name in rows} <= {"1", "2", "3"}
 
 

@@ -79,7 +79,7 @@ class HRPyramid(Pyramid):
     """HRNet with HRNetV2p, or with one map (CenterNet), as a backbone.
 
     Args:
-        network: With the head "v2p", "v2p_s2" or "v2r".
+        network: With the head "v1p", "v1hp", "v2p", "v2p_s2" or "v2r".
         gradient_checkpointing: Keep for the backward pass what enters each stage of the body
             alone, and compute the rest again: less memory, the same gradients.
     """

@@ -139,19 +139,26 @@ class _ObjectContext(nn.Module):
 
 
 class HeadV2p(nn.Module):
-    """HRNetV2p: V2's map with fewer channels, pooled to five levels (Fig. 4c)."""
+    """HRNetV2p: V2's map with fewer channels, pooled to five levels (Fig. 4c); or V1's map, as it
+    is or widened as V1h's.
+    """
 
-    def __init__(self, layers: Mapping[str, Chain], align_corners: bool) -> None:
+    def __init__(self, layers: Mapping[str, Chain], align_corners: bool = False) -> None:
         super().__init__()
         self.align_corners = align_corners
+        if "widening_conv" in layers:
+            self.widening_conv = chain(layers["widening_conv"])
         self.reduction_conv = chain(layers["reduction_conv"])
         levels = [row for name, row in layers.items() if name.startswith("fpn_conv.")]
         self.pools = [level.pool for level in levels]
         self.fpn_conv = nn.ModuleList(chain(level)[0] for level in levels)
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
-        """Every (B, C_r, H_r, W_r) -> five (B, K, h, w), each about half the one before."""
-        x = self.reduction_conv(concatenated(xs, self.align_corners))
+        """The (B, C_r, H_r, W_r) that are read -> five (B, K, h, w), each half the one before."""
+        x = concatenated(xs, self.align_corners)
+        if hasattr(self, "widening_conv"):
+            x = self.widening_conv(x)
+        x = self.reduction_conv(x)
         maps = [x if pool == 1 else F.avg_pool2d(x, pool) for pool in self.pools]
         return [conv(y) for conv, y in zip(self.fpn_conv, maps, strict=True)]
 
@@ -215,6 +222,8 @@ MODULES: Mapping[str, Callable[..., nn.Module]] = {  # a key of `blueprint.HEADS
     "v1h": HeadV1h,
     "v2": HeadV2,
     "ocr": HeadOCR,
+    "v1p": HeadV2p,
+    "v1hp": HeadV2p,
     "v2p": HeadV2p,
     "v2p_s2": HeadV2p,
     "v2r": HeadV2,

@@ -54,8 +54,8 @@ def build(spec: ArchSpec, *, head: str, num_outputs: int) -> Network:
 
     Args:
         spec: The body, from `hrnet`, `preset` or `ArchSpec.from_dict`.
-        head: "v1", "v1h", "v2", "ocr", "v2p", "v2p_s2", "v2r", "cls", "cls_i" or "cls_ii";
-            see `blueprint.HEADS`.
+        head: "v1", "v1h", "v2", "ocr", "v1p", "v1hp", "v2p", "v2p_s2", "v2r", "cls", "cls_i" or
+            "cls_ii"; see `blueprint.HEADS`.
         num_outputs: Joints or classes; channels of each map of a pyramid (256 in the paper).
 
     Raises:

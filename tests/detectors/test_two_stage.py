@@ -342,3 +342,29 @@ def test_counting_runs_every_layer_of_a_test(framework: str) -> None:
         k: sorted(v) for k, v in tested.items() if k not in unused
     }
     assert unused <= set(seen)
+
+
+@pytest.mark.parametrize("pyramid", ["v1p", "v1hp"])
+@pytest.mark.parametrize("framework", ["faster_rcnn", "cascade_rcnn"])
+def test_a_detector_learns_on_the_pyramid_of_one_map(framework: str, pyramid: str) -> None:
+    """Whatever the loss is of, the backbone and the pyramid in front of it get gradients."""
+    detector = tiny_detector(framework, pyramid=pyramid)
+    assert detector.backbone.strides == (4, 8, 16, 32, 64)
+    assert len(detector.backbone.network.body.channels) == 1  # no other map is read
+    sum(detector(*batch(masks=False)).values()).backward()
+    still = [n for n, p in detector.backbone.named_parameters() if p.grad is None]
+    assert still == []
+
+
+@pytest.mark.parametrize(
+    ("framework", "pyramid", "rule"),
+    [
+        ("faster_rcnn", "v2p_s2", "must be one of v1p, v1hp, v2p"),
+        ("fcos", "v1p", "is not for fcos, whose maps are v2p_s2"),
+        ("centernet", "v1hp", "is not for centernet, whose maps are v2r"),
+    ],
+)
+def test_pyramids_that_a_framework_does_not_have(framework: str, pyramid: str, rule: str) -> None:
+    with pytest.raises(InputError) as caught:
+        tiny_spec(framework, pyramid=pyramid)
+    assert str(caught.value) == f"pyramid: {pyramid!r}: {rule}"

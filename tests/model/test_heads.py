@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hrnet_search.arch import ArchSpec, hrnet
 from hrnet_search.blueprint import HEADS
@@ -12,6 +13,7 @@ from hrnet_search.errors import InputError
 from hrnet_search.model import Network, build, init_weights
 
 BATCH, OUTPUTS = 2, 3
+PYRAMIDS = ("v1p", "v1hp", "v2p", "v2p_s2")
 SIZES = [(97, 131), (480, 854)]
 
 
@@ -39,7 +41,7 @@ def shapes(head: str, batch: int, size: tuple[int, int]) -> list[tuple[int, ...]
     quarter = [-(-side // 4) for side in size]  # halved twice, rounded up
     if head.startswith("cls"):
         return [(batch, OUTPUTS)]
-    if head.startswith("v2p"):
+    if head in PYRAMIDS:
         levels = [[side // 2**level for side in quarter] for level in range(5)]  # pools round down
         if head == "v2p_s2":
             levels = [[-(-side // 2) for side in level] for level in levels]
@@ -65,7 +67,8 @@ def test_every_parameter_learns_at_any_size(head: str, size: tuple[int, int]) ->
 
 def test_the_levels_of_a_pyramid_have_the_strides_of_the_paper() -> None:
     x = image(256, 128, batch=1)
-    for head, strides in (("v2p", (4, 8, 16, 32, 64)), ("v2p_s2", (8, 16, 32, 64, 128))):
+    for head in PYRAMIDS:
+        strides = (8, 16, 32, 64, 128) if head == "v2p_s2" else (4, 8, 16, 32, 64)
         with torch.no_grad():
             levels = network(head).eval()(x)
         assert [tuple(y.shape[2:]) for y in levels] == [(256 // s, 128 // s) for s in strides]
@@ -110,7 +113,7 @@ def test_images_of_one_channel_are_refused(head: str) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_images_that_are_too_small_are_refused(head: str) -> None:
-    least = 64 if head.startswith("v2p") else 32
+    least = 64 if head in PYRAMIDS else 32
     net = network(head).eval()
     net(image(least, least))
     with pytest.raises(InputError) as caught:
@@ -144,6 +147,31 @@ def test_v1h_reads_the_map_that_is_asked_for() -> None:
     net = network("v1h", output_branch=1)
     assert net.head.last_layer[0].in_channels == 6
     assert net.eval()(image(64, 64)).shape == (BATCH, OUTPUTS, 8, 8)
+
+
+def test_v1hp_widens_one_map_and_v1p_takes_it_as_it_is() -> None:
+    for head, width in (("v1p", 3), ("v1hp", 45)):
+        reduce = network(head).head.reduction_conv[0]
+        assert (reduce.in_channels, reduce.out_channels) == (width, OUTPUTS)
+    widen, norm, relu = network("v1hp", output_branch=1).head.widening_conv
+    assert (widen.in_channels, widen.out_channels, norm.num_features) == (6, 90, 90)
+    assert isinstance(relu, nn.ReLU)
+
+
+def test_the_pyramid_of_v1_is_that_of_its_map() -> None:
+    """Section 3.3's steps, written out: widen, reduce, pool, convolve."""
+    net = network("v1hp").eval()
+    x = image(64, 96)
+    with torch.no_grad():
+        (y,) = net.body(x)
+        conv, norm, _ = net.head.widening_conv
+        y = F.relu(norm(F.conv2d(y, conv.weight, conv.bias)))
+        reduce = net.head.reduction_conv[0]
+        y = F.conv2d(y, reduce.weight, reduce.bias)
+        for level, (found, last) in enumerate(zip(net(x), net.head.fpn_conv, strict=True)):
+            pooled = F.avg_pool2d(y, 2**level)
+            expected = F.conv2d(pooled, last.weight, last.bias, padding=1)
+            assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("output_branch", range(4))

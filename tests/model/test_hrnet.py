@@ -336,8 +336,8 @@ def test_align_corners_changes_bilinear_enlargements_alone(head: str) -> None:
     [
         (
             {"head": "v2pp"},
-            "head: 'v2pp': must be one of v1, v1h, v2, ocr, v2p, v2p_s2, v2r, cls, cls_i, "
-            "cls_ii; did you mean 'v2p'?",
+            "head: 'v2pp': must be one of v1, v1h, v2, ocr, v1p, v1hp, v2p, v2p_s2, v2r, cls, "
+            "cls_i, cls_ii; did you mean 'v2p'?",
         ),
         ({"num_outputs": 0}, "num_outputs: 0: must be a whole number of at least 1"),
         ({"num_outputs": True}, "num_outputs: True: must be a whole number of at least 1"),

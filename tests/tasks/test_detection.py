@@ -594,6 +594,18 @@ def test_an_image_smaller_than_networks_take_is_refused(tmp_path: Path, split: s
     )
 
 
+def test_a_pyramid_that_a_framework_does_not_stand_on_is_refused() -> None:
+    """The default passes, as dumped studies name every setting."""
+    scenes_study(task={"kind": "detection", "framework": "fcos", "pyramid": "v2p"})
+    with pytest.raises(InputError) as caught:
+        scenes_study(task={"kind": "detection", "framework": "fcos", "pyramid": "v1p"})
+    known = "faster_rcnn, cascade_rcnn, mask_rcnn, cascade_mask_rcnn, htc"
+    assert str(caught.value) == f"task.pyramid: 'v1p': is for framework {known}"
+    study = scenes_study(task={"kind": "detection", "framework": "htc", "pyramid": "v1hp"})
+    assert study.task.head == "v1hp"
+    assert study.task.detector(6).head == "v1hp"
+
+
 def test_a_study_finds_its_data_and_task(tmp_path: Path) -> None:
     data = coco_set(tmp_path).model_dump(exclude_defaults=True)
     for more, masks in (({"framework": "mask_rcnn"}, True), ({"framework": "fcos"}, False)):
