@@ -23,7 +23,7 @@ from hrnet_search.errors import InputError
 from hrnet_search.labels import SYNTHETIC_CLASSES
 from hrnet_search.objects import own_boxes
 from hrnet_search.settings import CocoDetection, DetectionTask, Objects
-from hrnet_search.study import Study
+from hrnet_search.study import Study, load_study
 from hrnet_search.tasks import detection as detection_module
 from hrnet_search.tasks import detection_data
 from hrnet_search.tasks.base import MEAN, STD
@@ -596,14 +596,18 @@ def test_an_image_smaller_than_networks_take_is_refused(tmp_path: Path, split: s
 
 def test_a_pyramid_that_a_framework_does_not_stand_on_is_refused() -> None:
     """The default passes, as dumped studies name every setting."""
-    scenes_study(task={"kind": "detection", "framework": "fcos", "pyramid": "v2p"})
+    file = Path(__file__).parents[2] / "studies" / "figure10_detection.yaml"
+
+    def task(framework: str, pyramid: str) -> Any:
+        settings = [f"task.framework={framework}", f"task.pyramid={pyramid}", "variants={}"]
+        return load_study(file, [*settings, "paper=null", "reference=''"]).task
+
+    assert task("fcos", "v2p").head == "v2p_s2"
+    assert task("htc", "v1hp").head == task("htc", "v1hp").detector(6).head == "v1hp"
     with pytest.raises(InputError) as caught:
-        scenes_study(task={"kind": "detection", "framework": "fcos", "pyramid": "v1p"})
+        task("fcos", "v1p")
     known = "faster_rcnn, cascade_rcnn, mask_rcnn, cascade_mask_rcnn, htc"
-    assert str(caught.value) == f"task.pyramid: 'v1p': is for framework {known}"
-    study = scenes_study(task={"kind": "detection", "framework": "htc", "pyramid": "v1hp"})
-    assert study.task.head == "v1hp"
-    assert study.task.detector(6).head == "v1hp"
+    assert str(caught.value) == f"--set: task.pyramid: 'v1p': is for framework {known}"
 
 
 def test_a_study_finds_its_data_and_task(tmp_path: Path) -> None:
