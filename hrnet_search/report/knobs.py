@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # Optuna comes with them
     from ..search.additive import Additive
     from ..search.path import Step
 
+MAX_NETWORKS = 500  # that importances are of: Optuna takes some 10 ms for each
 MAX_BARS = 12  # knobs in a figure; tables have all
 ROW_HEIGHT, AXIS_HEIGHT = 30, 70  # pixels of a figure: for each bar, and for the axis below them
 GAIN, LOSS = COLOURS[0], COLOURS[1]
@@ -38,13 +39,16 @@ def importance_data(run: Run, data: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         run: The search.
-        data: Its `networks_data`; only the networks compared count.
+        data: Its `networks_data`; only the networks compared count, and of more than
+            `MAX_NETWORKS` so many drawn at random, the same ones each time.
     """
     from ..search.importance import importances  # Optuna, which reports of grids do without
 
     rows = []
     for key in (run.study.accuracy, run.study.cost):
         points = _points(run, data, key)
+        if len(points) > MAX_NETWORKS:
+            points = points.sample(MAX_NETWORKS, random_state=0).sort_index()
         found = importances(
             run.study.space,
             _params(run, points),

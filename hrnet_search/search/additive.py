@@ -4,7 +4,7 @@ It knows no interactions, and says how far off it is: each network is predicted 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,21 +80,33 @@ def fit(params: Sequence[Mapping[str, Value]], values: Sequence[float] | Array) 
         params: Knob values of each; all have the same knobs.
         values: What was measured of each.
     """
+    return fitter(params)(values)
+
+
+def fitter(
+    params: Sequence[Mapping[str, Value]],
+) -> Callable[[Sequence[float] | Array], Additive]:
+    """`fit` for many measurements of the same networks, whose equations are solved once."""
     levels = _levels(params)
     rows = np.zeros((len(params), 1 + sum(map(len, levels.values()))))
     rows[:, 0] = 1
     for row, network in zip(rows, params, strict=True):
         row[[levels[name][json.dumps(value)] for name, value in network.items()]] = 1
     inverse = np.linalg.pinv(rows)
-    measured = np.asarray(values, dtype=float)
-    amounts = inverse @ measured
-    return Additive(
-        levels=levels,
-        amounts=amounts,
-        known=inverse @ rows,
-        error=_error(measured - rows @ amounts, np.einsum("ij,ji->i", rows, inverse)),
-        spread=float(measured.std(ddof=1)),
-    )
+    known, leverages = inverse @ rows, np.einsum("ij,ji->i", rows, inverse)
+
+    def fitted(values: Sequence[float] | Array) -> Additive:
+        measured = np.asarray(values, dtype=float)
+        amounts = inverse @ measured
+        return Additive(
+            levels=levels,
+            amounts=amounts,
+            known=known,
+            error=_error(measured - rows @ amounts, leverages),
+            spread=float(measured.std(ddof=1)),
+        )
+
+    return fitted
 
 
 def _levels(params: Sequence[Mapping[str, Value]]) -> dict[str, dict[str, int]]:

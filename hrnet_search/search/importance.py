@@ -108,11 +108,12 @@ def _effects(
     params: Sequence[Mapping[str, Value]], losses: Array, shuffled: Sequence[Array]
 ) -> dict[str, tuple[float | None, float | None]]:
     """Knob -> its share in the additive model, and the largest that it has by chance."""
-    variances = additive.fit(params, losses).variances()
+    fit = additive.fitter(params)
+    variances = fit(losses).variances()
     if not variances or not sum(variances.values()):
         return dict.fromkeys(params[0], (None, None))
     total = sum(variances.values())
-    others = [additive.fit(params, one).variances() or {} for one in shuffled]
+    others = [fit(one).variances() or {} for one in shuffled]
     return {
         name: (variance / total, max(other[name] for other in others) / total)
         for name, variance in variances.items()

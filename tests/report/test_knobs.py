@@ -61,6 +61,16 @@ def test_the_importance_of_each_knob(tmp_path):
     assert [row[3] for row in table.rows] == [tick(True)] * 2 + [tick(False)] * 2
 
 
+def test_of_many_networks_some_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(knobs, "MAX_NETWORKS", 25)
+    run, data = data_of(searched(tmp_path / "run", networks(40)))
+    frame = knobs.importance_data(run, data)
+    assert set(frame["networks"]) == {25}
+    assert frame.equals(knobs.importance_data(run, data))  # the same ones
+    words = knobs.importance_words(run, data, frame)
+    assert words[0].startswith("AP over 25 networks: ")
+
+
 def test_the_figure_has_a_bar_for_each_knob(tmp_path):
     run, data = data_of(searched(tmp_path / "run", networks(40)))
     frame = knobs.importance_data(run, data)
