@@ -22,7 +22,7 @@ LAYERS = (
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
         *("matching", "result", "record", "stats", "ranks", "comparisons", "progress"),
-        *("strategy", "pareto", "status"),
+        *("strategy", "pareto", "status", "diagram"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),

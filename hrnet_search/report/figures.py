@@ -13,12 +13,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..arch import ArchSpec
+from ..diagram import words
 from ..pareto import front
 from ..result import METRICS, Metric, Result, count, metric
 from ..rivals import Rival
 from ..stats import Comparison, Verdict, mean_and_deviation
 from .frame import Arm, Run
-from .tables import TIMES, comparisons, probability, tick
+from .tables import comparisons, probability
 
 # Okabe and Ito's palette for all kinds of colour vision, without the black and the yellow that
 # vanish on a dark or a light page; grey in their place.
@@ -154,24 +155,8 @@ def hover(arm: Arm, accuracy: Metric, results: list[Result], which: str) -> str:
 
 
 def describe(arch: ArchSpec | Rival) -> list[str]:
-    """A network in one line per stage: modules, blocks, widths, and which modules fuse."""
-    if isinstance(arch, Rival):
-        return [arch.title]
-    bottlenecks = count(arch.stage1_blocks, "bottleneck")
-    lines = [f"stem: width {arch.stem_channels}"]
-    lines.append(f"stage 1: {bottlenecks}, width {arch.stage1_channels}")
-    for number, stage in enumerate(arch.stages, start=2):
-        each = " ".join(dict.fromkeys(_each(module.num_blocks) for module in stage.modules))
-        widths = "/".join(map(str, stage.num_channels))
-        fusions = "".join(tick(bool(module.edges)) for module in stage.modules)
-        size = f"{count(stage.num_modules, 'module')} {TIMES} {each} blocks, widths {widths}"
-        lines.append(f"stage {number}: {size}, fusion {fusions}")
-    return lines
-
-
-def _each(blocks: tuple[int, ...]) -> str:
-    """Residual units of each branch; one number where all have as many."""
-    return "/".join(map(str, blocks if len(set(blocks)) > 1 else blocks[:1]))
+    """A network in a few lines."""
+    return [arch.title] if isinstance(arch, Rival) else words(arch)
 
 
 def differences_figure(run: Run) -> go.Figure | None:
