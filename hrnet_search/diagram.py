@@ -69,10 +69,12 @@ class Drawing:
 
     Args:
         svg: An `<svg>` element that refers to the parts.
+        width: Pixels.
         parts: Id -> element.
     """
 
     svg: str
+    width: int
     parts: Mapping[str, str]
 
 
@@ -115,7 +117,7 @@ def draw(spec: ArchSpec, head: str, *, title: str) -> Drawing:
         _draw_stage(pen, number, stage.num_channels, cells, spec.fuse)
         before = stage.num_channels
     _draw_head(pen, head, reads(spec, head))
-    return Drawing(_svg(pen, rows, title, words(spec)), pen.parts)
+    return Drawing(_svg(pen, rows, title, words(spec)), pen.x, pen.parts)
 
 
 def sheet(drawings: Iterable[Drawing]) -> str:

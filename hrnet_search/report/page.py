@@ -24,7 +24,7 @@ from ..reading import PATHS, at, setting_of
 from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
-from . import fidelity, figures, knobs, search, studies, summary, tables
+from . import fidelity, figures, knobs, networks, pareto, search, studies, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
 
 PLOTLY_FILE = "plotly.min.js"  # beside the reports that share it
@@ -234,7 +234,7 @@ def _write_grid(run: Run, out: Path, plotly: str) -> None:
     write_atomic(out / "table.md", _markdown(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
     write_atomic(out / "comparisons.csv", _csv(tables.comparisons_data(run)))
-    content = _content(run, out) | _grid_content(run)
+    content = _content(run, out) | _grid_content(run, networks.of_grid(run, _exported(run, out)))
     write_atomic(out / "index.html", _page("grid.html.j2", plotly, content))
 
 
@@ -242,7 +242,8 @@ def _write_search(run: Run, out: Path, plotly: str) -> None:
     data = search.networks_data(run)
     importance, found = knobs.importance_data(run, data), knobs.way(run, data)
     path = knobs.path_data(run, found)
-    content = _content(run, out) | _search_content(run, data)
+    shown = networks.of_search(run, data, _exported(run, out))
+    content = _content(run, out) | _search_content(run, data, shown)
     told = _knobs_content(run, data, importance, path) | {
         "path_words": knobs.path_words(run, found)
     }
@@ -326,8 +327,9 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
     }
 
 
-def _grid_content(run: Run) -> dict[str, Any]:
+def _grid_content(run: Run, shown: networks.Networks) -> dict[str, Any]:
     return {
+        "networks": shown,
         "summary": summary.summary(run),
         "reference": run.reference.name,
         "families": [
@@ -348,20 +350,20 @@ def _grid_content(run: Run) -> dict[str, Any]:
         "named": figures.named_arms(run),
         "styles": figures.styles(run),
         "tables": _tables(run) | _settings(run),
-        "figures": _figures(run),
+        "figures": _figures(run, shown),
         "fold_trials": len(run.results) > MANY_TRIALS,
         "classes_title": tables.CLASS_TITLES.get(run.study.task.kind, ""),
     }
 
 
-def _search_content(run: Run, data: pd.DataFrame) -> dict[str, Any]:
+def _search_content(run: Run, data: pd.DataFrame, shown: networks.Networks) -> dict[str, Any]:
     named = search.leaders(run, data)
-    shown = search.network_tables(run, data)
+    listed = search.network_tables(run, data)
     trials = {"trials": search.trials(run), "failures": search.failures(run)}
     totals = {
         "front": int(data["front"].sum()),
         "compared": int(data["compared"].sum()),
-        "rest": len(data) - len(shown["front"].rows) - len(shown["best"].rows),
+        "rest": len(data) - len(listed["front"].rows) - len(listed["best"].rows),
         "trials": len(run.results),
         "failures": sum(result.state == "failed" for result in run.results),
     }
@@ -372,8 +374,9 @@ def _search_content(run: Run, data: pd.DataFrame) -> dict[str, Any]:
         "totals": totals,
         "max_faint": search.MAX_FAINT,
         "fold_failures": MANY_TRIALS,
-        "tables": shown | trials | {"metrics": search.others(run, data)} | _settings(run),
-        "figures": _search_figures(run, data),
+        "networks": shown,
+        "tables": listed | trials | {"metrics": search.others(run, data)} | _settings(run),
+        "figures": _search_figures(run, data, shown),
     }
 
 
@@ -397,12 +400,12 @@ def _knobs_figures(run: Run, importance: pd.DataFrame, path: pd.DataFrame) -> di
     return {name: _json(figure) for name, figure in drawn.items()}
 
 
-def _search_figures(run: Run, data: pd.DataFrame) -> dict[str, Any]:
-    shown = metric(run.study.accuracy)
-    name = shown.key.partition(".")[2]
+def _search_figures(run: Run, data: pd.DataFrame, shown: networks.Networks) -> dict[str, Any]:
+    accuracy = metric(run.study.accuracy)
+    name = accuracy.key.partition(".")[2]
     drawn = {
-        "pareto": search.pareto_figure(run, data),
-        "metric": search.curves_figure(run, data, name, shown.title, shown.scale),
+        "pareto": pareto.search_figure(run, data, shown.places),
+        "metric": search.curves_figure(run, data, name, accuracy.title, accuracy.scale),
         "loss": search.curves_figure(run, data, "loss", "Training loss"),
     }
     drawn |= search.growth_figures(run, data)
@@ -480,13 +483,13 @@ def _replayed(run: Run) -> dict[str, Any]:
     return {name: value for name, value in _environment(run).items() if name != "command"}
 
 
-def _figures(run: Run) -> dict[str, Any]:
-    shown = metric(run.study.accuracy)
-    name = shown.key.partition(".")[2]
+def _figures(run: Run, shown: networks.Networks) -> dict[str, Any]:
+    accuracy = metric(run.study.accuracy)
+    name = accuracy.key.partition(".")[2]
     return {
         "differences": _json(figures.differences_figure(run)),
-        "pareto": _json(figures.pareto_figure(run)),
-        "metric": _json(figures.curves_figure(run, name, shown.title, shown.scale)),
+        "pareto": _json(pareto.grid_figure(run, shown.places)),
+        "metric": _json(figures.curves_figure(run, name, accuracy.title, accuracy.scale)),
         "loss": _json(figures.curves_figure(run, "loss", "Training loss")),
     }
 
@@ -533,6 +536,12 @@ def _winner(run: Run, out: Path) -> Result | None:
         return None  # damaged
     # None of an earlier run.
     return next((r for r in run.results if (r.trial, r.started) == won_by), None)
+
+
+def _exported(run: Run, out: Path) -> str | None:
+    """The arm of the network in `winner/`."""
+    won = _winner(run, out)
+    return won.arm if won else None
 
 
 def _winner_commands(run: Run, won: Result) -> str:

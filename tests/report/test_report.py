@@ -15,8 +15,9 @@ from statsmodels.stats.multitest import multipletests
 
 from hrnet_search.files import read_json_lines
 from hrnet_search.report import write_report
-from hrnet_search.report.figures import named_arms, pareto_data, styles
+from hrnet_search.report.figures import named_arms, styles
 from hrnet_search.report.frame import read_run
+from hrnet_search.report.pareto import pareto_data
 from hrnet_search.report.summary import summary
 from hrnet_search.report.tables import classes_table
 from hrnet_search.result import Result
@@ -557,7 +558,8 @@ def test_one_arm(tmp_path):
 
 def test_front(tmp_path):
     values = {"final": [0.3], "+across": [0.2], "+within": [0.4]}
-    data = pareto_data(read_run(make_run(tmp_path / "run", values=values)))
+    run = read_run(make_run(tmp_path / "run", values=values))
+    data = pareto_data(run, "profile.macs")
     assert dict(zip(data["arm"], data["front"], strict=True)) == {
         "final": True,
         "+across": False,
