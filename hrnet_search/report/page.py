@@ -36,8 +36,8 @@ def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
 
     Args:
         run: Folder with `study.yaml`, and `results.jsonl` and `environment.json` if there are any.
-        out: Folder for `index.html`, `table.md`, `table.csv`, `results.csv`, of a grid also
-            `comparisons.csv`, of a search `importance.csv` and `path.csv`; and of the run
+        out: Folder for `index.html`, `table.md`, `table.tex`, `table.csv`, `results.csv`, of a
+            grid also `comparisons.csv`, of a search `importance.csv` and `path.csv`; and of the run
             `study.yaml`, `environment.json` and the state in `status.json`, so that the folder
             alone is enough to train a trial of it again, and to compare it with others. A
             `winner/` in it is linked to.
@@ -232,6 +232,7 @@ def headline(run: Run) -> str:
 
 def _write_grid(run: Run, out: Path, plotly: str) -> None:
     write_atomic(out / "table.md", _markdown(run))
+    write_atomic(out / "table.tex", _latex(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
     write_atomic(out / "comparisons.csv", _csv(tables.comparisons_data(run)))
     content = _content(run, out) | _grid_content(run, networks.of_grid(run, _exported(run, out)))
@@ -250,6 +251,7 @@ def _write_search(run: Run, out: Path, plotly: str) -> None:
     content["knobs"] = told
     content["figures"] |= _knobs_figures(run, importance, path)
     write_atomic(out / "table.md", _search_markdown(content))
+    write_atomic(out / "table.tex", _search_latex(content))
     write_atomic(out / "table.csv", _csv(data))
     write_atomic(out / "importance.csv", _csv(importance))
     write_atomic(out / "path.csv", _csv(path))
@@ -283,6 +285,27 @@ def _search_markdown(content: dict[str, Any]) -> str:
     parts.append(tables.plain(told["path_words"]) + "\n")
     parts += [tables.markdown(told["path"])] if len(told["path"].rows) > 1 else []
     return "\n".join(parts)
+
+
+def _latex(run: Run) -> str:
+    """The ablation table and its comparisons."""
+    parts = [tables.latex(tables.ablation_table(run), run.study.title or run.study.name)]
+    for family in tables.comparisons(run):
+        caption = f"Paired comparisons {family.title}".strip()
+        parts += [tables.latex(tables.pairs_table(run, family), caption)] if family.pairs else []
+    return "\n".join([tables.LATEX_NEEDS, *parts])
+
+
+def _search_latex(content: dict[str, Any]) -> str:
+    """The front and the best networks."""
+    captions = {"front": "Pareto front", "best": "Best networks beside the front"}
+    shown = {caption: content["tables"][name] for name, caption in captions.items()}
+    parts = [
+        tables.latex(table, f"{content['title']}: {caption}")
+        for caption, table in shown.items()
+        if table.rows
+    ]
+    return "\n".join([tables.LATEX_NEEDS, *parts])
 
 
 def _csv(frame: pd.DataFrame) -> str:
