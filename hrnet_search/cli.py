@@ -679,7 +679,7 @@ def _put(text: str, file: Path | None, what: str) -> None:
     from .files import write_atomic
 
     if file is None:
-        print(text)
+        print(text, end="" if text.endswith("\n") else "\n")
         return
     try:
         write_atomic(file, text)

@@ -463,7 +463,8 @@ def test_a_drawing_is_printed_or_written(
     assert root.findtext("{http://www.w3.org/2000/svg}title") == "w32"
     file = tmp_path / "w32.svg"
     assert said(capsys, "draw", "w32", "--out", file) == (0, f"Drawing: {file}\n", "")
-    assert file.read_text().strip() == printed.strip()
+    assert file.read_text() == printed
+    assert (ROOT / "docs" / "images" / "w32.svg").read_text() == file.read_text()
     with_v2 = said(capsys, "draw", "w32", "--head", "v2")[1]
     assert ">v2<" in with_v2
     assert ">v2<" not in printed

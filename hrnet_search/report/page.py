@@ -133,8 +133,8 @@ def write_studies(runs: Sequence[Path], out: Path, *, shared: bool = False) -> P
     Args:
         runs: Their folders, as of `write_report`; the first is the one that differences are taken
             to. Their names tell them apart.
-        out: Folder for `index.html`, `table.md`, `table.csv`, `orders.csv`, `pairs.csv`,
-            `differences.csv` and `studies.csv`.
+        out: Folder for `index.html`, `table.md`, `table.tex`, `table.csv`, `orders.csv`,
+            `pairs.csv`, `differences.csv` and `studies.csv`.
         shared: As of `write_report`.
 
     Raises:
@@ -152,6 +152,7 @@ def write_studies(runs: Sequence[Path], out: Path, *, shared: bool = False) -> P
     for name, frame in files.items():
         write_atomic(out / f"{name}.csv", _csv(frame))
     write_atomic(out / "table.md", _studies_markdown(content))
+    write_atomic(out / "table.tex", _latex(content["title"], _studies_tables(content)))
     write_atomic(out / "index.html", _page("studies.html.j2", _plotly(out, shared), content))
     return out / "index.html"
 
@@ -202,8 +203,8 @@ def _studies_content(found: studies.Together, out: Path) -> dict[str, Any]:
     }
 
 
-def _studies_markdown(content: dict[str, Any]) -> str:
-    """The tables that have rows, with the words they need."""
+def _studies_tables(content: dict[str, Any]) -> dict[str, tables.TextTable]:
+    """Heading -> table, of those that have rows."""
     own, noun = content["tables"], content["noun"]
     laid = {
         f"{noun.capitalize()}s in several studies": own["arms"],
@@ -215,9 +216,14 @@ def _studies_markdown(content: dict[str, Any]) -> str:
         "Pareto fronts": own["fronts"],
         "What the studies took": own["studies"],
     }
+    return {heading: table for heading, table in laid.items() if table.rows}
+
+
+def _studies_markdown(content: dict[str, Any]) -> str:
+    """The tables with the words they need."""
     parts = [f"# {tables.plain(content['title'])}\n", tables.plain(content["summary"]) + "\n"]
-    for heading, table in laid.items():
-        parts += [f"## {tables.plain(heading)}\n", tables.markdown(table)] if table.rows else []
+    for heading, table in _studies_tables(content).items():
+        parts += [f"## {tables.plain(heading)}\n", tables.markdown(table)]
     return "\n".join(parts)
 
 
@@ -232,7 +238,7 @@ def headline(run: Run) -> str:
 
 def _write_grid(run: Run, out: Path, plotly: str) -> None:
     write_atomic(out / "table.md", _markdown(run))
-    write_atomic(out / "table.tex", _latex(run))
+    write_atomic(out / "table.tex", _grid_latex(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
     write_atomic(out / "comparisons.csv", _csv(tables.comparisons_data(run)))
     content = _content(run, out) | _grid_content(run, networks.of_grid(run, _exported(run, out)))
@@ -287,25 +293,29 @@ def _search_markdown(content: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _latex(run: Run) -> str:
-    """The ablation table and its comparisons."""
-    parts = [tables.latex(tables.ablation_table(run), run.study.title or run.study.name)]
-    for family in tables.comparisons(run):
-        caption = f"Paired comparisons {family.title}".strip()
-        parts += [tables.latex(tables.pairs_table(run, family), caption)] if family.pairs else []
+def _latex(title: str, laid: Mapping[str, tables.TextTable]) -> str:
+    """Tables for LaTeX, each under its heading and with the title as caption."""
+    parts = [
+        tables.latex(table, f"{title}: {heading}" if heading else title)
+        for heading, table in laid.items()
+        if table.rows
+    ]
     return "\n".join([tables.LATEX_NEEDS, *parts])
+
+
+def _grid_latex(run: Run) -> str:
+    """The ablation table and its comparisons."""
+    laid = {"": tables.ablation_table(run)} | {
+        f"comparisons {family.title}".strip(): tables.pairs_table(run, family)
+        for family in tables.comparisons(run)
+    }
+    return _latex(run.study.title or run.study.name, laid)
 
 
 def _search_latex(content: dict[str, Any]) -> str:
     """The front and the best networks."""
-    captions = {"front": "Pareto front", "best": "Best networks beside the front"}
-    shown = {caption: content["tables"][name] for name, caption in captions.items()}
-    parts = [
-        tables.latex(table, f"{content['title']}: {caption}")
-        for caption, table in shown.items()
-        if table.rows
-    ]
-    return "\n".join([tables.LATEX_NEEDS, *parts])
+    headings = {"front": "Pareto front", "best": "best networks beside the front"}
+    return _latex(content["title"], {headings[n]: content["tables"][n] for n in headings})
 
 
 def _csv(frame: pd.DataFrame) -> str:
