@@ -30,7 +30,7 @@ LEFT = 32  # for the names of the resolutions
 MAX_BARS = 6  # more units are a block with their number
 LEAST_BLOCK = 13  # height of such a block, which holds a line of text
 MAX_CELLS = 24  # modules drawn; equal ones in a row are one
-LEAST_SCALE = 0.62  # smaller than this a picture could not be read: it is scrolled instead
+LEAST_SCALE = 0.5  # smaller than this a picture could not be read: it is scrolled instead
 
 # Marks for `ArchSpec.fuse`, drawn from the middle of a disc.
 SIGNS: Mapping[str, str] = {
@@ -148,7 +148,7 @@ def words(spec: ArchSpec) -> list[str]:
     for number, stage in enumerate(spec.stages, start=2):
         each = " ".join(dict.fromkeys(_each(module.num_blocks) for module in stage.modules))
         widths = "/".join(map(str, stage.num_channels))
-        fusions = "".join("\N{EN DASH}\N{CHECK MARK}"[bool(m.edges)] for m in stage.modules)
+        fusions = "".join("\N{CHECK MARK}" if m.edges else "\N{EN DASH}" for m in stage.modules)
         modules = count(stage.num_modules, "module")
         size = f"{modules} \N{MULTIPLICATION SIGN} {each} blocks, widths {widths}"
         lines.append(f"stage {number}: {size}, fusion {fusions}")
@@ -187,8 +187,8 @@ def _runs(cells: list[Cell]) -> list[Cell]:
 
 
 def _shortened(cells: list[Cell], most: int) -> list[Cell]:
-    """At most so many, the last among them, and one for those left out."""
-    if len(cells) <= most:
+    """At most so many, the last among them, and one for those left out, if these are several."""
+    if len(cells) <= most + 1:
         return cells
     first, last = cells[: most - 1], cells[-1]
     left_out = cells[most - 1 : -1]
