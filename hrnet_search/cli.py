@@ -696,7 +696,8 @@ def _draw(options: argparse.Namespace, _: list[str]) -> int:
         from .target import find_network
 
         spec, usual = find_network(options.spec, task=options.task)
-        head, title = options.head or usual, options.spec
+        head = options.head or usual
+        title = "/".join(Path(options.spec).parts[-2:])  # drawings are sent to others
     else:
         spec, head, title = _of_study(options)
     _put(standalone(draw(spec, head, title=title)), options.out, "Drawing")

@@ -470,6 +470,19 @@ def test_a_drawing_is_printed_or_written(
     assert ">v2<" not in printed
 
 
+def test_a_drawing_names_no_folders_of_the_machine(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "winner" / "arch.json"
+    file.parent.mkdir()
+    exported = {"arch": hrnet(width=4).to_dict(), "head": "v2", "num_outputs": 11}
+    file.write_text(json.dumps(exported))
+    _, printed, _ = said(capsys, "draw", file)
+    assert "<title>winner/arch.json</title>" in printed
+    assert str(tmp_path) not in printed
+    assert ">v2<" in printed
+
+
 def test_arms_and_trials_of_studies_are_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     study, folder = ROOT / "studies" / "table12_pose.yaml", ROOT / "reports" / "table12_pose"
     whole = said(capsys, "draw", study, "--arm", "+within")[1]
