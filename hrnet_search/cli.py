@@ -40,6 +40,7 @@ start here:
   hrnet-search fidelity studies/fidelity_pose.yaml whether small runs predict a larger one
   hrnet-search plan studies/fusion_ablation.yaml   how long a study will take, before it is run
   hrnet-search profile w32                         what a network costs
+  hrnet-search draw w32 --out w32.svg              what it looks like
   hrnet-search tables 1                            the paper's costs beside ours
   hrnet-search predict WINNER IMAGE --out DIR      what an exported network finds
 
@@ -100,6 +101,22 @@ examples:
 
 A network is counted in closed form, by fvcore, ptflops and PyTorch, and its memory and latency are
 estimated and measured on this machine. A space is only counted: nothing is trained or built.
+"""
+
+DRAW_EPILOG = """\
+examples:
+  hrnet-search draw w32 --out w32.svg                            HRNetV1-W32, as built for poses
+  hrnet-search draw w48 --task segmentation > w48.svg            with head V2, which reads all maps
+  hrnet-search draw u-net --head v1h --out u-net.svg
+  hrnet-search draw reports/smoke/winner/arch.json --out winner.svg
+  hrnet-search draw studies/fusion_ablation.yaml --arm final --out final.svg
+  hrnet-search draw table12_pose --trial 3 --out trial.svg       of runs/ or reports/ here
+  hrnet-search draw ~/work/runs/search_pose --trial 17 --out trial.svg
+
+Branches are rows, the highest resolution on top; bars are residual units with their width below,
+orange and blue lines bring maps up and down. Equal modules in a row are drawn once ("x 4"). What
+cannot reach the head's output is left out, as when the network is built. The file follows the
+reader's light or dark setting. Without --out it goes to standard output.
 """
 
 PREDICT_EPILOG = """\
@@ -645,7 +662,6 @@ def _limit(text: str) -> tuple[str, float]:
 
 def _tables(options: argparse.Namespace, _: list[str]) -> int:
     from .costtables import RENDERERS, cost_table
-    from .files import write_atomic
 
     names = options.tables or list(COSTS)
     tables = []
@@ -654,17 +670,72 @@ def _tables(options: argparse.Namespace, _: list[str]) -> int:
         done = itertools.count(1)
         for name in names:
             tables.append(cost_table(name, lambda: advance(next(done), rows)))
-    text = RENDERERS[options.format](tables)
-    if options.out is None:
-        print(text)
-        return DONE
+    _put(RENDERERS[options.format](tables), options.out, "Tables")
+    return DONE
+
+
+def _put(text: str, file: Path | None, what: str) -> None:
+    """On the screen, or into the file that --out names."""
+    from .files import write_atomic
+
+    if file is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+        return
     try:
-        write_atomic(options.out, text)
+        write_atomic(file, text)
     except OSError as error:
         rule = f"cannot be written ({error.strerror})"
-        raise InputError(rule, key="--out", value=str(options.out)) from None
-    print(f"Tables: {options.out}")
+        raise InputError(rule, key="--out", value=str(file)) from None
+    print(f"{what}: {file}")
+
+
+def _draw(options: argparse.Namespace, _: list[str]) -> int:
+    from .diagram import draw, standalone
+
+    if options.arm is None and options.trial is None:
+        from .target import find_network
+
+        spec, usual = find_network(options.spec, task=options.task)
+        head = options.head or usual
+        title = "/".join(Path(options.spec).parts[-2:])  # drawings are sent to others
+    else:
+        spec, head, title = _of_study(options)
+    _put(standalone(draw(spec, head, title=title)), options.out, "Drawing")
     return DONE
+
+
+def _of_study(options: argparse.Namespace) -> tuple["ArchSpec", str, str]:
+    """Network, head and name of an arm or a trial."""
+    from .record import find_trial
+    from .study import load_study
+    from .target import network_of, params_of
+
+    for key, value in (("--task", options.task), ("--head", options.head)):
+        if value is not None:
+            raise InputError("is for other networks; a study has its own", key=key, value=value)
+    if options.arm is not None:
+        study = load_study(_study_file(options.spec))
+        params, name = params_of(study, options.arm), options.arm
+    else:
+        place = _folder_of(options.spec, mark="results.jsonl")
+        study = load_study(place / "study.yaml")
+        params = find_trial(place, study, options.trial).params
+        name = f"trial {options.trial}, {study.arm(params)}"
+    return *network_of(study, params), f"{study.name}: {name}"
+
+
+def _study_file(study: str) -> Path:
+    """The file of a study, given it, or the study's name or folder."""
+    path = Path(study)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    return _folder_of(study, mark="study.yaml") / "study.yaml"
+
+
+def _folder_of(study: str, *, mark: str) -> Path:
+    """Folder of a run or a report, given it; or the study's name or file, looked for here."""
+    path = Path(study)
+    return path if (path / "study.yaml").exists() else _record_folder(study, Path(), mark=mark)
 
 
 def _find_run(study: str, out: Path) -> tuple[Path, Path]:
@@ -799,6 +870,23 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("tables", nargs="*", metavar="TABLE", help=f"{', '.join(COSTS)}; or all")
     tables.add_argument("--format", choices=("text", "markdown", "csv", "html"), default="text")
     tables.add_argument("--out", type=Path, metavar="FILE", help="write there, not on the screen")
+
+    drawn = _command(commands, "draw", "a network as a picture, in SVG", _draw, DRAW_EPILOG)
+    drawn.add_argument(
+        "spec",
+        metavar="SPEC",
+        help="a preset or arch.json; with --arm or --trial a study: its file, name or folder",
+    )
+    one = drawn.add_mutually_exclusive_group()
+    one.add_argument("--arm", metavar="NAME", help="of a grid, as its report names it")
+    one.add_argument("--trial", type=int, metavar="N", help="of a study with a run or a report")
+    drawn.add_argument(
+        "--task", help=f"for a preset or arch.json: {', '.join(TASK_SETTINGS)} (default: pose)"
+    )
+    drawn.add_argument("--head", help=f"likewise: {', '.join(HEADS)} (default: the task's)")
+    drawn.add_argument(
+        "--out", type=Path, metavar="FILE", help="write there, not to standard output"
+    )
 
     report = _command(
         commands,

@@ -63,6 +63,26 @@ def read_record(place: Path, trial: int, overrides: Sequence[str] = ()) -> Recor
     for override in overrides:
         _check_override(override, study.variants)
     study = load_study(place / "study.yaml", overrides) if overrides else study
+    result = find_trial(place, study, trial)
+    _check_comparable(result, place)
+    arch = study.network(result.params).to_dict()
+    record = Record(place=place, study=study.under(result.params), result=result, arch=arch)
+    if record.is_of_report:
+        _check_paths(study, study.variant_of(result.params), overrides)
+    return record
+
+
+def find_trial(place: Path, study: Study, trial: int) -> Result:
+    """What a run or a report has of a trial.
+
+    Args:
+        place: Folder of a run, or of a report if there is no `results.jsonl`.
+        study: Its own.
+        trial: Its number.
+
+    Raises:
+        InputError: There is no such trial, it is damaged, or it does not fit its study.
+    """
     if (place / RESULTS).exists():
         results = read_results(place / RESULTS)
     else:
@@ -70,15 +90,10 @@ def read_record(place: Path, trial: int, overrides: Sequence[str] = ()) -> Recor
     if trial not in results:
         raise InputError(_which(results), file=place, key="--trial", value=trial)
     result = results[trial]
-    _check_comparable(result, place)
     if (key := study.key(result.params)) != result.key:
         rule = f"of trial {trial} is of another network than its params build ({key})"
         raise InputError(rule, file=place, key="key", value=result.key)
-    arch = study.network(result.params).to_dict()
-    record = Record(place=place, study=study.under(result.params), result=result, arch=arch)
-    if record.is_of_report:
-        _check_paths(study, study.variant_of(result.params), overrides)
-    return record
+    return result
 
 
 def of_variant(environment: Mapping[str, Any], variant: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `hrnet-search profile` is asked about: a network or a space, by name or by file."""
+"""What `profile` and `draw` are asked about: a network or a space, by name or by file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,14 @@ from .blueprint import head_of
 from .errors import InputError, nearest_name
 from .files import read_json
 from .presets import PRESETS, TASK_SETTINGS, preset
+from .reading import check_name
 from .rivals import RIVALS, Rival
-from .space import Space
+from .space import Space, Value
 from .study import Study, load
 
 DEFAULT_TASK = "pose"
+
+NO_HRNET = "is no HRNet, so it has no branches to draw"
 
 Setting = tuple[str, int, tuple[int, int]]  # head, outputs, image (H, W)
 
@@ -64,6 +67,47 @@ def find_target(name: str, *, task: str | None) -> Target:
         return _from_json(path, task)
     rule = "is no network's name (see docs/networks.md) and no .yaml or .json file"
     raise InputError(rule, value=name, nearest=nearest_name(name, [*PRESETS, *RIVALS]))
+
+
+def find_network(name: str, *, task: str | None) -> tuple[ArchSpec, str]:
+    """The HRNet of that name, as `find_target` finds it, and its usual head.
+
+    Raises:
+        InputError: As there; or it is a space, or no HRNet.
+    """
+    target = find_target(name, task=task)
+    if isinstance(target.what, Space):
+        rule = "holds many networks; name one of a study by --arm or --trial"
+        raise InputError(rule, value=name)
+    if isinstance(target.what, Rival):
+        raise InputError(NO_HRNET, value=name)
+    return target.what, target.setting[0]
+
+
+def network_of(study: Study, params: Mapping[str, Value]) -> tuple[ArchSpec, str]:
+    """The HRNet that a study makes of knob values, and its head.
+
+    Raises:
+        InputError: It is no HRNet.
+    """
+    network = study.network(params)
+    if isinstance(network, Rival):
+        raise InputError(NO_HRNET, value=study.arm(params))
+    return network, study.under(params).task.head
+
+
+def params_of(study: Study, arm: str) -> dict[str, Value]:
+    """The knob values of an arm.
+
+    Raises:
+        InputError: There is no such arm, or the study is a search.
+    """
+    if not study.search.is_grid:
+        rule = "is for grids; the networks of a search are named by --trial"
+        raise InputError(rule, key="--arm", value=arm)
+    arms = {study.arm(params): params for params in study.arms()}
+    check_name("--arm", arm, arms)
+    return arms[arm]
 
 
 def _from_yaml(path: Path, task: str | None) -> Target:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ from hrnet_search.study import dump_study, load_study
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "studies" / "smoke.yaml"
-BY_EXAMPLE = ("fidelity", "plan", "report", "status", "list", "curves", "replay", "doctor")
+BY_EXAMPLE = ("fidelity", "plan", "draw", "report", "status", "list", "curves", "replay", "doctor")
 CAMVID = ROOT / "studies" / "camvid_fusion_ablation.yaml"
 
 
@@ -91,13 +92,14 @@ def test_validate_says_what_limits_leave_out(
     assert says in out
 
 
-def test_validate_loads_nothing_heavy() -> None:
+@pytest.mark.parametrize("command", [["validate", str(SMOKE)], ["draw", "w32"]])
+def test_light_commands_load_nothing_heavy(command: list[str]) -> None:
     script = (
         "import sys; from hrnet_search.cli import main; status = main(sys.argv[1:]);"
         "heavy = {'torch', 'ray', 'optuna', 'pandas', 'plotly'} & set(sys.modules);"
         "sys.exit(f'loaded {heavy}' if heavy else status)"
     )
-    subprocess.run([sys.executable, "-c", script, "validate", str(SMOKE)], check=True)
+    subprocess.run([sys.executable, "-c", script, *command], check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize(
@@ -450,6 +452,68 @@ def test_tables_are_printed_or_written(capsys: pytest.CaptureFixture[str], tmp_p
         status, out, _ = said(capsys, "tables", "16", "--format", form, "--out", file)
         assert (status, out) == (0, f"Tables: {file}\n")
         assert file.read_text().startswith(start)
+
+
+def test_a_drawing_is_printed_or_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    status, printed, err = said(capsys, "draw", "w32")
+    assert (status, err) == (0, "")
+    root = ElementTree.fromstring(printed)
+    assert root.findtext("{http://www.w3.org/2000/svg}title") == "w32"
+    file = tmp_path / "w32.svg"
+    assert said(capsys, "draw", "w32", "--out", file) == (0, f"Drawing: {file}\n", "")
+    assert file.read_text() == printed
+    assert (ROOT / "docs" / "images" / "w32.svg").read_text() == file.read_text()
+    with_v2 = said(capsys, "draw", "w32", "--head", "v2")[1]
+    assert ">v2<" in with_v2
+    assert ">v2<" not in printed
+
+
+def test_a_drawing_names_no_folders_of_the_machine(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "winner" / "arch.json"
+    file.parent.mkdir()
+    exported = {"arch": hrnet(width=4).to_dict(), "head": "v2", "num_outputs": 11}
+    file.write_text(json.dumps(exported))
+    _, printed, _ = said(capsys, "draw", file)
+    assert "<title>winner/arch.json</title>" in printed
+    assert str(tmp_path) not in printed
+    assert ">v2<" in printed
+
+
+def test_arms_and_trials_of_studies_are_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    study, folder = ROOT / "studies" / "table12_pose.yaml", ROOT / "reports" / "table12_pose"
+    whole = said(capsys, "draw", study, "--arm", "+within")[1]
+    assert "<title>table12_pose: +within</title>" in whole
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    trial = next(row["trial"] for row in rows if row["arm"] == "+within")
+    again = said(capsys, "draw", folder, "--trial", trial)[1]
+    assert f"<title>table12_pose: trial {trial}, +within</title>" in again
+    assert whole.partition("</title>")[2] == again.partition("</title>")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (["w33"], "'w33': is no network's name"),
+        (["hourglass_8"], "'hourglass_8': is no HRNet, so it has no branches to draw"),
+        ([str(SMOKE)], "holds many networks; name one of a study by --arm or --trial"),
+        ([str(SMOKE), "--arm", "alll"], "--arm: 'alll': must be one of "),
+        ([str(SMOKE), "--arm", "all", "--head", "v2"], "--head: 'v2': is for other networks"),
+        ([str(ROOT / "reports" / "table12_pose"), "--trial", "999"], "--trial: 999: is no trial"),
+        (
+            [str(ROOT / "studies" / "search_pose.yaml"), "--arm", "x"],
+            "--arm: 'x': is for grids; the networks of a search are named by --trial",
+        ),
+        (["w32", "--out", "/proc/none/x.svg"], "--out: '/proc/none/x.svg': cannot be written"),
+    ],
+)
+def test_what_cannot_be_drawn_gets_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], rule: str
+) -> None:
+    assert rule in refused(capsys, "draw", *arguments)
 
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:1"])

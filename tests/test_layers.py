@@ -22,7 +22,7 @@ LAYERS = (
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
         *("matching", "result", "record", "stats", "ranks", "comparisons", "progress"),
-        *("strategy", "pareto", "status"),
+        *("strategy", "pareto", "status", "diagram"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
@@ -149,7 +149,7 @@ def test_the_walk_sees_every_layer() -> None:
     "module",
     [
         *("arch", "blueprint", "cost", "errors", "frameworks", "joints", "labels", "presets"),
-        "rivals",
+        *("rivals", "diagram"),
     ],
 )
 def test_plain_data_imports_the_standard_library_alone(module: str) -> None:

@@ -46,7 +46,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_readme_shows_every_command() -> None:
-    shown = {"validate", "plan", "run", "report", "export", "profile", "tables", "predict"}
+    shown = {"validate", "plan", "run", "report", "export", "profile", "tables", "predict", "draw"}
     shown |= {"status", "list", "curves", "doctor", "replay"}
     assert {words[1] for words in commands()} == shown
 

@@ -12,13 +12,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..arch import ArchSpec
-from ..pareto import front
-from ..result import METRICS, Metric, Result, count, metric
-from ..rivals import Rival
+from ..result import Metric, count, metric
 from ..stats import Comparison, Verdict, mean_and_deviation
 from .frame import Arm, Run
-from .tables import TIMES, comparisons, probability, tick
+from .tables import comparisons, probability
 
 # Okabe and Ito's palette for all kinds of colour vision, without the black and the yellow that
 # vanish on a dark or a light page; grey in their place.
@@ -27,7 +24,6 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MAX_NAMED = 12  # arms in a legend and among the learning curves
 LOG_RATIO = 10  # costs further apart than this are drawn on a logarithmic axis
-HOVER_COSTS = ("profile.params", "profile.macs", "profile.latency")
 NEUTRAL = "#888888"  # readable on both pages
 VERDICT_COLOURS: Mapping[Verdict, str] = {
     "reproduced": "#009E73",
@@ -61,42 +57,6 @@ def named_styles(names: Iterable[str]) -> dict[str, Style]:
     return found
 
 
-def pareto_data(run: Run) -> pd.DataFrame:
-    """Mean cost, mean metric and its deviation of each arm that has both, and is it on the front?
-
-    The front holds the arms that no other arm beats in one of the two and equals in the other.
-    """
-    cost, accuracy = run.study.cost, run.study.accuracy
-    rows = []
-    for arm in run.arms:
-        costs, values = arm.values(cost), arm.values(accuracy)
-        if costs and values:
-            mean, deviation = mean_and_deviation(values.values())
-            x, _ = mean_and_deviation(costs.values())
-            rows.append((arm.name, x, mean, deviation, len(values)))
-    frame = pd.DataFrame(rows, columns=["arm", "cost", "mean", "deviation", "seeds"])
-    signs = [1 if metric(key).direction == "minimize" else -1 for key in (cost, accuracy)]
-    frame["front"] = front(
-        list(zip(frame["cost"] * signs[0], frame["mean"] * signs[1], strict=True))
-    )
-    return frame
-
-
-def pareto_figure(run: Run) -> go.Figure | None:
-    """The metric against the cost; None if nothing was measured."""
-    data = pareto_data(run)
-    if data.empty:
-        return None
-    x, y = metric(run.study.cost), metric(run.study.accuracy)
-    figure = blank_figure(x.title, y.title, named=len(run.arms) <= MAX_NAMED)
-    figure.add_trace(front_trace(data, x, y))
-    style = styles(run)
-    for arm in run.arms:
-        figure.add_traces(_arm_points(arm, data[data["arm"] == arm.name], style[arm.name], x, y))
-    spread_costs(figure, data)
-    return figure
-
-
 def spread_costs(figure: go.Figure, data: pd.DataFrame) -> None:
     """A logarithmic axis for costs far apart."""
     if data["cost"].min() > 0 and data["cost"].max() / data["cost"].min() > LOG_RATIO:
@@ -104,7 +64,7 @@ def spread_costs(figure: go.Figure, data: pd.DataFrame) -> None:
 
 
 def front_trace(data: pd.DataFrame, x: Metric, y: Metric) -> go.Scatter:
-    """The staircase of the front; `data` as `pareto_data` makes it."""
+    """The staircase of the front; `data` as `pareto.pareto_data` makes it."""
     ahead = data[data["front"]].sort_values("cost")
     return go.Scatter(
         x=list(ahead["cost"] * x.scale),
@@ -114,64 +74,6 @@ def front_trace(data: pd.DataFrame, x: Metric, y: Metric) -> go.Scatter:
         line={"shape": "hv", "color": NEUTRAL, "width": 1.5, "dash": "dot"},
         hoverinfo="skip",
     )
-
-
-def _arm_points(
-    arm: Arm, data: pd.DataFrame, style: Style, x: Metric, y: Metric
-) -> list[go.Scatter]:
-    """One arm: a small point for each seed, a large one for the mean."""
-    common: dict[str, Any] = {"mode": "markers", "legendgroup": escape(arm.name)}
-    common |= {"name": escape(arm.name), "hoverinfo": "text"}
-    costs, values = arm.values(x.key), arm.values(y.key)
-    measured = [r for r in arm.results if r.seed in costs and r.seed in values]
-    small = go.Scatter(
-        x=[costs[r.seed] * x.scale for r in measured],
-        y=[values[r.seed] * y.scale for r in measured],
-        hovertext=[hover(arm, y, [r], f"seed {r.seed}") for r in measured],
-        marker={"color": style.colour, "symbol": style.symbol, "size": 6, "opacity": 0.5},
-        showlegend=False,
-        **common,
-    )
-    large = go.Scatter(
-        x=list(data["cost"] * x.scale),
-        y=list(data["mean"] * y.scale),
-        error_y={"array": list(data["deviation"] * y.scale), "color": style.colour, "width": 5},
-        hovertext=[hover(arm, y, measured, f"mean of {count(n, 'seed')}") for n in data["seeds"]],
-        marker={"color": style.colour, "symbol": style.symbol, "size": 13},
-        **common,
-    )
-    return [small, large]
-
-
-def hover(arm: Arm, accuracy: Metric, results: list[Result], which: str) -> str:
-    """Name, means over some of its results, and the network, a line each."""
-    lines = [f"<b>{escape(arm.name)}</b>, {which}"]
-    for shown in (accuracy, *(METRICS[cost] for cost in HOVER_COSTS)):
-        found = [v for v in (result.value(shown.key) for result in results) if v is not None]
-        mean = mean_and_deviation(found)[0] if found else None
-        lines.append(f"{escape(shown.title)}: {shown.show(mean)}")
-    return "<br>".join([*lines, *map(escape, describe(arm.network))])
-
-
-def describe(arch: ArchSpec | Rival) -> list[str]:
-    """A network in one line per stage: modules, blocks, widths, and which modules fuse."""
-    if isinstance(arch, Rival):
-        return [arch.title]
-    bottlenecks = count(arch.stage1_blocks, "bottleneck")
-    lines = [f"stem: width {arch.stem_channels}"]
-    lines.append(f"stage 1: {bottlenecks}, width {arch.stage1_channels}")
-    for number, stage in enumerate(arch.stages, start=2):
-        each = " ".join(dict.fromkeys(_each(module.num_blocks) for module in stage.modules))
-        widths = "/".join(map(str, stage.num_channels))
-        fusions = "".join(tick(bool(module.edges)) for module in stage.modules)
-        size = f"{count(stage.num_modules, 'module')} {TIMES} {each} blocks, widths {widths}"
-        lines.append(f"stage {number}: {size}, fusion {fusions}")
-    return lines
-
-
-def _each(blocks: tuple[int, ...]) -> str:
-    """Residual units of each branch; one number where all have as many."""
-    return "/".join(map(str, blocks if len(set(blocks)) > 1 else blocks[:1]))
 
 
 def differences_figure(run: Run) -> go.Figure | None:

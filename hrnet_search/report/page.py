@@ -24,7 +24,7 @@ from ..reading import PATHS, at, setting_of
 from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
-from . import fidelity, figures, knobs, search, studies, summary, tables
+from . import fidelity, figures, knobs, networks, pareto, search, studies, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
 
 PLOTLY_FILE = "plotly.min.js"  # beside the reports that share it
@@ -36,8 +36,8 @@ def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
 
     Args:
         run: Folder with `study.yaml`, and `results.jsonl` and `environment.json` if there are any.
-        out: Folder for `index.html`, `table.md`, `table.csv`, `results.csv`, of a grid also
-            `comparisons.csv`, of a search `importance.csv` and `path.csv`; and of the run
+        out: Folder for `index.html`, `table.md`, `table.tex`, `table.csv`, `results.csv`, of a
+            grid also `comparisons.csv`, of a search `importance.csv` and `path.csv`; and of the run
             `study.yaml`, `environment.json` and the state in `status.json`, so that the folder
             alone is enough to train a trial of it again, and to compare it with others. A
             `winner/` in it is linked to.
@@ -133,8 +133,8 @@ def write_studies(runs: Sequence[Path], out: Path, *, shared: bool = False) -> P
     Args:
         runs: Their folders, as of `write_report`; the first is the one that differences are taken
             to. Their names tell them apart.
-        out: Folder for `index.html`, `table.md`, `table.csv`, `orders.csv`, `pairs.csv`,
-            `differences.csv` and `studies.csv`.
+        out: Folder for `index.html`, `table.md`, `table.tex`, `table.csv`, `orders.csv`,
+            `pairs.csv`, `differences.csv` and `studies.csv`.
         shared: As of `write_report`.
 
     Raises:
@@ -152,6 +152,7 @@ def write_studies(runs: Sequence[Path], out: Path, *, shared: bool = False) -> P
     for name, frame in files.items():
         write_atomic(out / f"{name}.csv", _csv(frame))
     write_atomic(out / "table.md", _studies_markdown(content))
+    write_atomic(out / "table.tex", _latex(content["title"], _studies_tables(content)))
     write_atomic(out / "index.html", _page("studies.html.j2", _plotly(out, shared), content))
     return out / "index.html"
 
@@ -202,8 +203,8 @@ def _studies_content(found: studies.Together, out: Path) -> dict[str, Any]:
     }
 
 
-def _studies_markdown(content: dict[str, Any]) -> str:
-    """The tables that have rows, with the words they need."""
+def _studies_tables(content: dict[str, Any]) -> dict[str, tables.TextTable]:
+    """Heading -> table, of those that have rows."""
     own, noun = content["tables"], content["noun"]
     laid = {
         f"{noun.capitalize()}s in several studies": own["arms"],
@@ -215,9 +216,14 @@ def _studies_markdown(content: dict[str, Any]) -> str:
         "Pareto fronts": own["fronts"],
         "What the studies took": own["studies"],
     }
+    return {heading: table for heading, table in laid.items() if table.rows}
+
+
+def _studies_markdown(content: dict[str, Any]) -> str:
+    """The tables with the words they need."""
     parts = [f"# {tables.plain(content['title'])}\n", tables.plain(content["summary"]) + "\n"]
-    for heading, table in laid.items():
-        parts += [f"## {tables.plain(heading)}\n", tables.markdown(table)] if table.rows else []
+    for heading, table in _studies_tables(content).items():
+        parts += [f"## {tables.plain(heading)}\n", tables.markdown(table)]
     return "\n".join(parts)
 
 
@@ -232,9 +238,10 @@ def headline(run: Run) -> str:
 
 def _write_grid(run: Run, out: Path, plotly: str) -> None:
     write_atomic(out / "table.md", _markdown(run))
+    write_atomic(out / "table.tex", _grid_latex(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
     write_atomic(out / "comparisons.csv", _csv(tables.comparisons_data(run)))
-    content = _content(run, out) | _grid_content(run)
+    content = _content(run, out) | _grid_content(run, networks.of_grid(run, _exported(run, out)))
     write_atomic(out / "index.html", _page("grid.html.j2", plotly, content))
 
 
@@ -242,13 +249,15 @@ def _write_search(run: Run, out: Path, plotly: str) -> None:
     data = search.networks_data(run)
     importance, found = knobs.importance_data(run, data), knobs.way(run, data)
     path = knobs.path_data(run, found)
-    content = _content(run, out) | _search_content(run, data)
+    shown = networks.of_search(run, data, _exported(run, out))
+    content = _content(run, out) | _search_content(run, data, shown)
     told = _knobs_content(run, data, importance, path) | {
         "path_words": knobs.path_words(run, found)
     }
     content["knobs"] = told
     content["figures"] |= _knobs_figures(run, importance, path)
     write_atomic(out / "table.md", _search_markdown(content))
+    write_atomic(out / "table.tex", _search_latex(content))
     write_atomic(out / "table.csv", _csv(data))
     write_atomic(out / "importance.csv", _csv(importance))
     write_atomic(out / "path.csv", _csv(path))
@@ -282,6 +291,31 @@ def _search_markdown(content: dict[str, Any]) -> str:
     parts.append(tables.plain(told["path_words"]) + "\n")
     parts += [tables.markdown(told["path"])] if len(told["path"].rows) > 1 else []
     return "\n".join(parts)
+
+
+def _latex(title: str, laid: Mapping[str, tables.TextTable]) -> str:
+    """Tables for LaTeX, each under its heading and with the title as caption."""
+    parts = [
+        tables.latex(table, f"{title}: {heading}" if heading else title)
+        for heading, table in laid.items()
+        if table.rows
+    ]
+    return "\n".join([tables.LATEX_NEEDS, *parts])
+
+
+def _grid_latex(run: Run) -> str:
+    """The ablation table and its comparisons."""
+    laid = {"": tables.ablation_table(run)} | {
+        f"comparisons {family.title}".strip(): tables.pairs_table(run, family)
+        for family in tables.comparisons(run)
+    }
+    return _latex(run.study.title or run.study.name, laid)
+
+
+def _search_latex(content: dict[str, Any]) -> str:
+    """The front and the best networks."""
+    headings = {"front": "Pareto front", "best": "best networks beside the front"}
+    return _latex(content["title"], {headings[n]: content["tables"][n] for n in headings})
 
 
 def _csv(frame: pd.DataFrame) -> str:
@@ -326,8 +360,9 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
     }
 
 
-def _grid_content(run: Run) -> dict[str, Any]:
+def _grid_content(run: Run, shown: networks.Networks) -> dict[str, Any]:
     return {
+        "networks": shown,
         "summary": summary.summary(run),
         "reference": run.reference.name,
         "families": [
@@ -348,20 +383,20 @@ def _grid_content(run: Run) -> dict[str, Any]:
         "named": figures.named_arms(run),
         "styles": figures.styles(run),
         "tables": _tables(run) | _settings(run),
-        "figures": _figures(run),
+        "figures": _figures(run, shown),
         "fold_trials": len(run.results) > MANY_TRIALS,
         "classes_title": tables.CLASS_TITLES.get(run.study.task.kind, ""),
     }
 
 
-def _search_content(run: Run, data: pd.DataFrame) -> dict[str, Any]:
+def _search_content(run: Run, data: pd.DataFrame, shown: networks.Networks) -> dict[str, Any]:
     named = search.leaders(run, data)
-    shown = search.network_tables(run, data)
+    listed = search.network_tables(run, data)
     trials = {"trials": search.trials(run), "failures": search.failures(run)}
     totals = {
         "front": int(data["front"].sum()),
         "compared": int(data["compared"].sum()),
-        "rest": len(data) - len(shown["front"].rows) - len(shown["best"].rows),
+        "rest": len(data) - len(listed["front"].rows) - len(listed["best"].rows),
         "trials": len(run.results),
         "failures": sum(result.state == "failed" for result in run.results),
     }
@@ -372,8 +407,9 @@ def _search_content(run: Run, data: pd.DataFrame) -> dict[str, Any]:
         "totals": totals,
         "max_faint": search.MAX_FAINT,
         "fold_failures": MANY_TRIALS,
-        "tables": shown | trials | {"metrics": search.others(run, data)} | _settings(run),
-        "figures": _search_figures(run, data),
+        "networks": shown,
+        "tables": listed | trials | {"metrics": search.others(run, data)} | _settings(run),
+        "figures": _search_figures(run, data, shown),
     }
 
 
@@ -397,12 +433,12 @@ def _knobs_figures(run: Run, importance: pd.DataFrame, path: pd.DataFrame) -> di
     return {name: _json(figure) for name, figure in drawn.items()}
 
 
-def _search_figures(run: Run, data: pd.DataFrame) -> dict[str, Any]:
-    shown = metric(run.study.accuracy)
-    name = shown.key.partition(".")[2]
+def _search_figures(run: Run, data: pd.DataFrame, shown: networks.Networks) -> dict[str, Any]:
+    accuracy = metric(run.study.accuracy)
+    name = accuracy.key.partition(".")[2]
     drawn = {
-        "pareto": search.pareto_figure(run, data),
-        "metric": search.curves_figure(run, data, name, shown.title, shown.scale),
+        "pareto": pareto.search_figure(run, data, shown.places),
+        "metric": search.curves_figure(run, data, name, accuracy.title, accuracy.scale),
         "loss": search.curves_figure(run, data, "loss", "Training loss"),
     }
     drawn |= search.growth_figures(run, data)
@@ -480,13 +516,13 @@ def _replayed(run: Run) -> dict[str, Any]:
     return {name: value for name, value in _environment(run).items() if name != "command"}
 
 
-def _figures(run: Run) -> dict[str, Any]:
-    shown = metric(run.study.accuracy)
-    name = shown.key.partition(".")[2]
+def _figures(run: Run, shown: networks.Networks) -> dict[str, Any]:
+    accuracy = metric(run.study.accuracy)
+    name = accuracy.key.partition(".")[2]
     return {
         "differences": _json(figures.differences_figure(run)),
-        "pareto": _json(figures.pareto_figure(run)),
-        "metric": _json(figures.curves_figure(run, name, shown.title, shown.scale)),
+        "pareto": _json(pareto.grid_figure(run, shown.places)),
+        "metric": _json(figures.curves_figure(run, name, accuracy.title, accuracy.scale)),
         "loss": _json(figures.curves_figure(run, "loss", "Training loss")),
     }
 
@@ -533,6 +569,12 @@ def _winner(run: Run, out: Path) -> Result | None:
         return None  # damaged
     # None of an earlier run.
     return next((r for r in run.results if (r.trial, r.started) == won_by), None)
+
+
+def _exported(run: Run, out: Path) -> str | None:
+    """The arm of the network in `winner/`."""
+    won = _winner(run, out)
+    return won.arm if won else None
 
 
 def _winner_commands(run: Run, won: Result) -> str:

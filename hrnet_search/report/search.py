@@ -20,10 +20,6 @@ from .figures import (
     blank_figure,
     broken_line,
     curves_data,
-    escape,
-    front_trace,
-    hover,
-    spread_costs,
     styles,
 )
 from .frame import Arm, Run
@@ -208,59 +204,6 @@ def leaders(run: Run, data: pd.DataFrame) -> Run:
     """The run with the best networks of the front alone: as many as there are colours but grey."""
     ahead = data[data["front"]].sort_values(run.study.accuracy, ascending=_sign(run) > 0)
     return _only(run, ahead.head(len(COLOURS) - 1).sort_values(run.study.cost))
-
-
-def pareto_figure(run: Run, data: pd.DataFrame) -> go.Figure | None:
-    """The accuracy against the cost of the networks compared; None if there are none."""
-    x, y = metric(run.study.cost), metric(run.study.accuracy)
-    columns = {x.key: "cost", y.key: "mean", f"{y.key}.deviation": "deviation"}
-    points = data[data["compared"] & data[x.key].notna()].rename(columns=columns)
-    if points.empty:
-        return None
-    figure = blank_figure(x.title, y.title)
-    beaten, ahead = points[~points["front"]], points[points["front"]]
-    figure.add_trace(
-        go.Scatter(
-            x=list(beaten["cost"] * x.scale),
-            y=list(beaten["mean"] * y.scale),
-            mode="markers",
-            name="other networks",
-            marker={"color": NEUTRAL, "size": 6, "opacity": 0.35},
-            hovertext=[
-                f"network {escape(name)}<br>{escape(y.label)} {y.show(m)}, {x.show(c)} {x.label}"
-                for name, m, c in zip(
-                    beaten["network"], beaten["mean"], beaten["cost"], strict=True
-                )
-            ],
-            hoverinfo="text",
-        )
-    )
-    figure.add_trace(front_trace(points, x, y))
-    figure.add_trace(_front_points(run, data, ahead))
-    spread_costs(figure, points)
-    return figure
-
-
-def _front_points(run: Run, data: pd.DataFrame, ahead: pd.DataFrame) -> go.Scatter:
-    """The front's networks, in the colours of the learning curves where those show them."""
-    x, y = metric(run.study.cost), metric(run.study.accuracy)
-    found = styles(leaders(run, data))
-    colours = [found[n].colour if n in found else NEUTRAL for n in ahead["network"]]
-    arms = _only(run, ahead).arms
-    deviation = ahead["deviation"].astype(float).fillna(0.0) * y.scale
-    return go.Scatter(
-        x=list(ahead["cost"] * x.scale),
-        y=list(ahead["mean"] * y.scale),
-        mode="markers",
-        showlegend=False,
-        marker={"color": colours, "size": 12},
-        error_y={"array": list(deviation), "color": NEUTRAL, "thickness": 1, "width": 4},
-        hovertext=[
-            hover(arm, y, list(arm.results), f"mean of {count(seeds, 'seed')}")
-            for arm, seeds in zip(arms, ahead["seeds"], strict=True)
-        ],
-        hoverinfo="text",
-    )
 
 
 def curves_figure(

@@ -361,6 +361,54 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", flat)
 
 
+LATEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+    "[": "{[}",  # this and "*" at the begin of a row would belong to the end of the one before
+    "]": "{]}",
+    "*": "{*}",
+    MINUS: "$-$",
+    TIMES: r"$\times$",
+    "±": r"$\pm$",
+    "\N{CHECK MARK}": r"\checkmark{}",
+    "\N{EN DASH}": r"\textendash{}",
+}
+LATEX_NEEDS = "% \\usepackage[T1]{fontenc}, \\usepackage{booktabs}, \\usepackage{amssymb}\n"
+
+
+def latex(table: TextTable, caption: str) -> str:
+    """The table in LaTeX with booktabs' rules; names cannot break out of their cells."""
+    heads = [tex(column.title) for column in table.columns]
+    notes = [tex(column.note) for column in table.columns]
+    lines = [heads, notes] if any(notes) else [heads]
+    columns = "".join("r" if column.kind == "number" else "l" for column in table.columns)
+    return (
+        "\\begin{table}\n\\centering\n"
+        f"\\caption{{{tex(caption)}}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{_tex_rows(lines)}"
+        f"\\midrule\n{_tex_rows([[tex(cell) for cell in row] for row in table.rows])}"
+        "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+    )
+
+
+def _tex_rows(rows: list[list[str]]) -> str:
+    return "".join(f"{' & '.join(row)} \\\\\n" for row in rows)
+
+
+def tex(text: str) -> str:
+    """Text that LaTeX sets as it is, on one line and without control characters."""
+    flat = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+    escaped = "".join(LATEX.get(letter, letter) for letter in flat)
+    return escaped.replace("--", "-{}-")  # two are no dash
+
+
 def _costs(run: Run) -> list[str]:
     return list(dict.fromkeys([*COSTS, run.study.cost]))
 

@@ -15,10 +15,11 @@ from statsmodels.stats.multitest import multipletests
 
 from hrnet_search.files import read_json_lines
 from hrnet_search.report import write_report
-from hrnet_search.report.figures import named_arms, pareto_data, styles
+from hrnet_search.report.figures import named_arms, styles
 from hrnet_search.report.frame import read_run
+from hrnet_search.report.pareto import pareto_data
 from hrnet_search.report.summary import summary
-from hrnet_search.report.tables import classes_table
+from hrnet_search.report.tables import classes_table, tex
 from hrnet_search.result import Result
 from hrnet_search.study import load_study
 
@@ -126,7 +127,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        found = [value for name, value in attrs if name in ("src", "href")]
+        # What drawings are made of stands in the page itself.
+        self.addresses += [value for value in found if not value.startswith("#net-")]
         self.hidden += tag in ("script", "style")
 
     def handle_endtag(self, tag):
@@ -266,7 +269,7 @@ def test_only_the_metric_of_the_papers_column_is_compared(tmp_path):
 def test_nothing_is_loaded_from_elsewhere(tmp_path):
     page = report(tmp_path, **PAPER)
     assert set(Page(page).addresses) == {
-        *("data:,", "table.md", "table.csv", "results.csv", "comparisons.csv")
+        *("data:,", "table.md", "table.tex", "table.csv", "results.csv", "comparisons.csv")
     }
     assert "default-src 'none'" in page
     assert page.count(PLOTLY) == 1
@@ -321,6 +324,41 @@ def test_hostile_names_stay_in_their_cells(tmp_path):
         with (tmp_path / "out" / name).open(newline="") as file:
             arms = {row["arm"] for row in csv.DictReader(file)}
         assert arms == set(HOSTILE)
+
+
+def test_hostile_names_stay_in_their_cells_in_latex(tmp_path):
+    title = "50% of $x_1$ & {more}"
+    report(tmp_path, arms=HOSTILE, values={arm: [0.1, 0.2] for arm in HOSTILE}, title=title)
+    text = (tmp_path / "out" / "table.tex").read_text()
+    assert r"\caption{50\% of \$x\_1\$ \& \{more\}}" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    cells = [len(re.findall(r"(?<!\\)&", row)) for row in rows]
+    assert cells == [7] * 5 + [7] * 5  # two lines of headings, three arms; likewise of the pairs
+    first, second, third = (row.partition(" & ")[0] for row in rows[2:5])
+    assert first == r"\textless{}script\textgreater{}alert(1)\textless{}/script\textgreater{}"
+    assert second == (
+        r"a\textbar{}b c,\textquotedbl{}d\textquotedbl{} \textless{}b\textgreater{}x"
+        r"\textless{}/b\textgreater{} \%\{y\} \textless{}/script\textgreater{}"
+    )
+    assert third == r"=1+1 \textasciigrave{}{*}\_{[}x{]}(javascript:alert(1))"
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("\\input{/x}", r"\textbackslash{}input\{/x\}"),
+        ("a--b~c^d#e", r"a-{}-b\textasciitilde{}c\textasciicircum{}d\#e"),
+        ("*a\x07\n[b]", "{*}a {[}b{]}"),
+        (
+            "\u22121.0 ± 2 \u00d7 \u2713 \u2013",
+            r"$-$1.0 $\pm$ 2 $\times$ \checkmark{} \textendash{}",
+        ),
+        ("人", "人"),
+    ],
+)
+def test_text_for_latex(text, escaped):
+    assert tex(text) == escaped
 
 
 @pytest.mark.parametrize(
@@ -557,7 +595,8 @@ def test_one_arm(tmp_path):
 
 def test_front(tmp_path):
     values = {"final": [0.3], "+across": [0.2], "+within": [0.4]}
-    data = pareto_data(read_run(make_run(tmp_path / "run", values=values)))
+    run = read_run(make_run(tmp_path / "run", values=values))
+    data = pareto_data(run, "profile.macs")
     assert dict(zip(data["arm"], data["front"], strict=True)) == {
         "final": True,
         "+across": False,

@@ -9,7 +9,7 @@ import yaml
 from test_report import Page, text_of
 
 from hrnet_search.export import choose_winner
-from hrnet_search.report import search, write_report
+from hrnet_search.report import pareto, search, write_report
 from hrnet_search.report.frame import read_run
 from hrnet_search.result import Result
 from hrnet_search.study import dump_study, load_study
@@ -117,8 +117,8 @@ def test_what_was_ended_early_is_not_compared(tmp_path):
     assert list(data["front"]) == [True, False]
     assert pd.isna(data["metrics.ap"][1])
     assert data["profile.macs"][1] == 4e6  # its cost is known all the same
-    figure = search.pareto_figure(run, data)
-    assert [list(trace.y) for trace in figure.data] == [[], [30.0], [30.0]]
+    figure = pareto.search_figure(run, data, {})
+    assert [list(trace.y) for trace in figure.data] == [[30.0], [30.0]]
 
 
 def test_only_networks_with_as_many_seeds_are_compared(tmp_path):
@@ -235,6 +235,9 @@ def test_the_files(tmp_path):
     markdown = (out / "table.md").read_text()
     assert markdown.index("## Pareto front") < markdown.index("| 5 | 60.0 (1) |")
     assert markdown.index("## Best networks beside the front") < markdown.index("| 2 | 45.0 (1) |")
+    tex = (out / "table.tex").read_text()
+    assert tex.index(": Pareto front}") < tex.index("\n5 & 60.0 (1) & ")
+    assert tex.index(": best networks beside the front}") < tex.index("\n2 & 45.0 (1) & ")
 
 
 def test_the_page(tmp_path):
@@ -256,7 +259,8 @@ def test_the_page(tmp_path):
         assert words in text, words
     for words in ("Ablation", "What the seeds can show", "the paper", "Verdict", " arm"):
         assert words not in text, words
-    assert set(Page(page).addresses) == {"data:,", "table.md", "table.csv", "results.csv"}
+    names = {"table.md", "table.tex", "table.csv", "results.csv"}
+    assert set(Page(page).addresses) == {"data:,", *names}
 
 
 @pytest.mark.parametrize(

@@ -526,8 +526,8 @@ def test_the_page_its_files_and_what_it_leaves_alone(tmp_path):
     before = {file: file.read_bytes() for file in reports.rglob("*") if file.is_file()}
     page = write_studies(runs, reports / "short+long")
     assert {file.name for file in page.parent.iterdir()} == {
-        *("index.html", "table.md", "table.csv", "orders.csv", "pairs.csv", "differences.csv"),
-        "studies.csv",
+        *("index.html", "table.md", "table.tex", "table.csv", "orders.csv", "pairs.csv"),
+        *("differences.csv", "studies.csv"),
     }
     assert all(file.read_bytes() == content for file, content in before.items())
     addresses = Page(page.read_text()).addresses
