@@ -3,6 +3,8 @@
 Copied into the folder of an exported network: needs torch alone.
 """
 
+import itertools
+
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -28,12 +30,10 @@ def folded(net: nn.Module) -> nn.Module:
 
 def _fold_children(module: nn.Module) -> None:
     """Fold each BatchNorm into the convolution that is registered before it in `module`."""
-    children = list(module.named_children())
-    for (name, conv), (after, follower) in zip(children, children[1:], strict=False):
-        if isinstance(follower, nn.Sequential) and len(follower):
-            owner, place, norm = follower, "0", follower[0]
-        else:
-            owner, place, norm = module, after, follower
+    for (name, conv), (place, norm) in itertools.pairwise(list(module.named_children())):
+        owner = module
+        if isinstance(norm, nn.Sequential) and len(norm):
+            owner, place, norm = norm, "0", norm[0]
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(conv, norm))
             setattr(owner, place, nn.Identity())

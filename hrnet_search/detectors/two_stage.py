@@ -200,11 +200,8 @@ class TwoStage(Detector):
         proposals = refined(
             self.rpn.box_coder, deltas.unflatten(0, shape), self.rpn.anchor_generator.of(maps)
         )
-        levels = {f"level_{name}": x for name, x in features.items()}
-        return {
-            "objectness": objectness.unflatten(0, shape)[..., 0],
-            "proposals": proposals,
-        } | levels
+        found = {"objectness": objectness.unflatten(0, shape)[..., 0], "proposals": proposals}
+        return found | {f"level_{name}": x for name, x in features.items()}
 
     def region_losses(
         self,

@@ -48,7 +48,8 @@ def measure_again(
     if hardware.device == "cuda" and not torch.cuda.is_available():
         rule = "the trial was evaluated on a GPU, and here is none"
         raise InputError(rule, key="--check", value="cuda")
-    net = source_network(folder).to(hardware.device, memory_format=hardware.layout)
+    net = source_network(folder)
+    net.to(hardware.device, memory_format=hardware.layout)  # type: ignore[call-overload]
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a study's trials
     try:

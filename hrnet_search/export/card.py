@@ -45,6 +45,7 @@ def card(study: Study, result: Result, head: str, checks: Mapping[str, Any]) -> 
     detector = study.detector
     needs = f"torch, {'' if detector is None else 'torchvision, '}safetensors and pillow"
     imports = "torch" if detector is None else "torch and torchvision"
+    graphs = _formats(study, checks["formats"])
     by = "" if detector is None else f" by {FRAMEWORKS[detector.framework].title}"
     return f"""# {study.name}: a trained network
 
@@ -63,13 +64,14 @@ Use it (needs {needs}, nothing else):
 In code: `from network import load_network; net = load_network(".")`. It puts out
 {outputs}.
 `load_network(".", fold=True)` gives the same network with BatchNorm folded into the convolutions,
-which is faster; `load_backbone(".")` the body alone, which returns a list of feature maps and states
-their `channels` and `strides`.
+which is faster; `load_backbone(".")` the body alone, which returns a list of feature maps and
+states their `channels` and `strides`.
 `arch.json` is the whole architecture, `preprocess.json` says how to normalise an image and what
 the outputs mean, `network/` is the source (it imports {imports}, and for crops and drawings
 Pillow).
 
-{_formats(study, checks["formats"])}With hrnet-search installed, `hrnet-search predict FOLDER IMAGE... --out DIR` does many pictures.
+{graphs}With hrnet-search installed, `hrnet-search predict FOLDER IMAGE... --out DIR` does many
+pictures.
 
 {_worth(study, result)}
 
@@ -107,8 +109,8 @@ def _worth(study: Study, result: Result) -> str:
 # What `model.onnx` and `model.pt2` put out, by task.
 NAMED: Mapping[str, str] = {
     "pose": (
-        "`heatmaps` (B, K, h, w) and `joints` (B, K, 3): x, y in pixels of the crop, and score, found\n"
-        "as the study's test finds them"
+        "`heatmaps` (B, K, h, w) and `joints` (B, K, 3): x, y in pixels of the crop, and score,\n"
+        "found as the study's test finds them in one view"
     ),
     "segmentation": (
         "`scores` (B, K, h, w) and `classes` (B, H, W), the number of every pixel's class"
@@ -126,14 +128,13 @@ def _formats(study: Study, formats: Mapping[str, Mapping[str, Any]]) -> str:
     if not formats:
         return ""
     names = " and ".join(f"`{name}`" for name in formats)
-    verb = "takes" if len(formats) == 1 else "take"
     varies = next(iter(formats.values()))["varies"]
     rows = [row for about in formats.values() for row in about["differences"]]
     return f"""## {names}
 
-Weights are in the file. It {verb} `image`, normalised as `preprocess.json` says, and puts out
+Weights are within. Input is `image`, normalised as `preprocess.json` says, outputs are
 {NAMED[study.task.kind]}.
-{_sizes(study, varies)}
+{_sizes(varies, rows[0]["size"])}
 In a process without hrnet-search the outputs were compared with those of the trained network.
 Decoded outputs are compared on equal maps; of `classes` it says how much lower the chosen class
 scores than the best. More than {LIMIT:g} of the range in `{FILES["onnx"]}` would have failed.
@@ -145,12 +146,13 @@ scores than the best. More than {LIMIT:g} of the range in `{FILES["onnx"]}` woul
 """
 
 
-def _sizes(study: Study, varies: Sequence[str]) -> str:
-    height, width = study.input_size
+def _sizes(varies: Mapping[str, int], size: Sequence[int]) -> str:
+    """What of the images may vary: names of axes with their least lengths."""
     if "height" in varies:
-        return "Batch, height and width may vary.\n"
-    batch = "The batch may vary, height and width not" if varies else "Nothing of it may vary"
-    return f"{batch}: images are of {height}x{width} pixels as in `sample.png`, padded.\n"
+        least = f"from {varies['height']}x{varies['width']} pixels on"
+        return f"Batch, height and width may vary, {least}.\n"
+    batch = "The batch may vary, height and width not" if varies else "Nothing may vary"
+    return f"{batch}: images are of {size[0]}x{size[1]} pixels.\n"
 
 
 def _difference(row: Mapping[str, Any]) -> str:

@@ -84,7 +84,9 @@ def export_winner(
     if result is None:
         return None
     weights = run / "trials" / f"{result.trial:05d}" / WEIGHTS
+    known = NOTHING
     if _source(folder, weights) == _provenance(result):
+        known = _checks(folder)
         there = frozenset(name for name, file in FILES.items() if _is_whole(folder, file))
         if formats <= there:
             return folder
@@ -94,7 +96,7 @@ def export_winner(
     temporary = Path(tempfile.mkdtemp(dir=out, prefix=".winner-"))
     try:
         temporary.chmod(0o755)
-        _fill(temporary, weights, study.under(result.params), result, formats)
+        _fill(temporary, weights, study.under(result.params), result, formats, known["metrics"])
         _replace(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -125,12 +127,17 @@ def check_again(
     metrics = measure_again(folder, study, result, progress)
     checks = _checks(folder) | {"metrics": {name: list(pair) for name, pair in metrics.items()}}
     write_json(folder / CHECKS, checks)
-    write_atomic(folder / CARD, card(study, result, study.head, checks))
+    write_atomic(folder / CARD, card(study, result, study.task.head, checks))
     return metrics
 
 
 def _fill(
-    folder: Path, weights: Path, study: Study, result: Result, formats: frozenset[str]
+    folder: Path,
+    weights: Path,
+    study: Study,
+    result: Result,
+    formats: frozenset[str],
+    metrics: dict[str, Any],
 ) -> None:
     task = load_task(study, prepare(study, lambda done, total: None))  # from the cache, as a rule
     model = network(study, result.arch)
@@ -154,7 +161,7 @@ def _fill(
     named = NamedOutputs(model, task.preprocessing()).eval()
     written = write_formats(folder, named, images, formats)
     found = _verify(folder, model, task, images, written)
-    checks = NOTHING | {"formats": found}
+    checks = {"formats": found, "metrics": metrics}
     write_json(folder / CHECKS, checks)
     (folder / CARD).write_text(card(study, result, task.head, checks))
 
@@ -189,7 +196,8 @@ def _verify(
     if not all(bool(tensor.isfinite().all()) for tensor in outputs):
         raise RuntimeError("the trained network puts out NaN or infinity, so is not exported")
     files = {f: len(images) if "height" in a["varies"] else 1 for f, a in written.items()}
-    found, named = run_alone(folder, call, images if files else (), files)
+    images = images if files else ()
+    found, named = run_alone(folder, call, images, files)
     require_equal(found, outputs)
     rows = differences(NamedOutputs(model, task.preprocessing()).eval(), images, named)
     return {

@@ -20,6 +20,7 @@ SOURCE = "torch"  # always written, whatever else is
 FILES: Mapping[str, str] = {"onnx": "model.onnx", "pt2": "model.pt2"}
 PACKAGES: Mapping[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "pt2": ()}
 INPUT = "image"
+MOST = 10**6  # pixels: a bound below this is one
 TRACED = 2  # images: of one or none, torch.export would hold the number for fixed
 # What may vary, from most to least: the first that a network can be exported with is taken.
 AXES: tuple[Mapping[int, str], ...] = (
@@ -44,6 +45,14 @@ class Graph:
     @property
     def any_size(self) -> bool:
         return 2 in self.axes
+
+    def bounds(self) -> Iterator[tuple[str, int, bool]]:
+        """Of each axis that may vary its name, least length, and whether it may be any above."""
+        nodes = self.program.graph.nodes
+        image = next(n for n in nodes if n.op == "placeholder" and n.name == INPUT)
+        for axis, name in self.axes.items():
+            limits = self.program.range_constraints[image.meta["val"].shape[axis].node.expr]
+            yield name, int(limits.lower), bool(limits.upper > MOST)
 
 
 def parse_formats(text: str) -> frozenset[str]:
@@ -105,7 +114,7 @@ def write_formats(
     for name in sorted(formats):
         about[FILES[name]] = {
             "sha256": checksum(folder / FILES[name]),
-            "varies": list(graph.axes.values()),
+            "varies": {name: 1 if name == "batch" else least for name, least, _ in graph.bounds()},
             "outputs": outputs,
         }
     return about
@@ -125,6 +134,8 @@ def make_graph(net: NamedOutputs, images: Sequence[Tensor]) -> Graph:
     for axes in AXES:
         try:
             graph = Graph(_program(net, images[0], axes), axes)
+            if not all(is_free for _, _, is_free in graph.bounds()):
+                raise ValueError("torch.export has found an upper bound")
             run = graph.program.module()
             for image in images if graph.any_size else images[:1]:
                 run(image)
@@ -141,7 +152,7 @@ def _program(net: NamedOutputs, image: Tensor, axes: Mapping[int, str]) -> Expor
         shape[0] = TRACED
     if 3 in axes and shape[2] == shape[3]:
         shape[3] *= 2  # equal sides might be held for equal always
-    dims = {axis: Dim.DYNAMIC for axis in axes}
+    dims = dict.fromkeys(axes, Dim.DYNAMIC)
     return torch.export.export(net, (torch.zeros(shape),), dynamic_shapes={INPUT: dims})
 
 

@@ -1,4 +1,4 @@
-"""Whether an exported folder gives the trained network's outputs, in a process without this package.
+"""Whether an exported folder gives the trained network's outputs, without this package at hand.
 
 The source must do so bit for bit. `model.onnx` and `model.pt2` compute in another order, so theirs
 may differ a little. What is decoded from maps can jump where two values are next to equal (the
