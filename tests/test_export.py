@@ -18,11 +18,13 @@ from pycocotools import mask as coco_mask
 from safetensors.torch import load_file, save, save_file
 from tiny import TINY_POSE_STUDY
 
-from hrnet_search import export
 from hrnet_search.arch import ArchSpec
 from hrnet_search.detectors import Detector, HRPyramid, build_detector
 from hrnet_search.errors import InputError
 from hrnet_search.export import choose_winner, export_winner
+from hrnet_search.export import folder as module
+from hrnet_search.export.card import card as card_of
+from hrnet_search.export.verify import run_alone
 from hrnet_search.files import write_json
 from hrnet_search.frameworks import DetectorSpec
 from hrnet_search.labels import SYNTHETIC_CLASSES
@@ -90,7 +92,7 @@ def test_a_network_that_has_learnt_nothing_is_exported_but_not_praised() -> None
     flatter = "The figures are those of one seed on the validation data it was chosen on"
     for ap, words in ((0.0, nothing), (0.001, flatter)):
         trained = replace(result(0, "a", 0, ap), environment={"versions": {"torch": "1"}})
-        card = export._card(study, trained, "v1")
+        card = card_of(study, trained, "v1", module.NOTHING)
         assert [text in card for text in (nothing, flatter)] == [words == nothing, words == flatter]
 
 
@@ -577,7 +579,7 @@ def test_a_damaged_winner_is_made_anew(
     name: str,
     content: str | None,
 ) -> None:
-    monkeypatch.setattr(export, "_verify", lambda *_: None)  # takes seconds, and is tested below
+    monkeypatch.setattr(module, "_verify", lambda *_: {})  # takes seconds, and is tested below
     folder = shutil.copytree(winner, tmp_path / "winner")
     (folder / name).unlink()
     if content is not None:
@@ -590,7 +592,7 @@ def test_a_damaged_winner_is_made_anew(
 def test_weights_of_another_training_are_replaced_and_lost_ones_do_no_harm(
     pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_verify", lambda *_: None)
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
     run = shutil.copytree(pose_run, tmp_path / "smoke")
     folder = shutil.copytree(winner, tmp_path / "report" / "winner")
     file = folder / "weights.safetensors"
@@ -606,7 +608,7 @@ def test_weights_of_another_training_are_replaced_and_lost_ones_do_no_harm(
 def test_outputs_that_differ_are_told_and_nothing_is_left(
     pose_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy_sources = export._copy_sources
+    copy_sources = module._copy_sources
 
     def copy_wrong_ones(folder: Path, kind: str) -> None:
         copy_sources(folder, kind)
@@ -614,7 +616,7 @@ def test_outputs_that_differ_are_told_and_nothing_is_left(
             file.write("_load = load_network\n")
             file.write("load_network = lambda folder: lambda x: _load(folder)(x) + 0.5\n")
 
-    monkeypatch.setattr(export, "_copy_sources", copy_wrong_ones)
+    monkeypatch.setattr(module, "_copy_sources", copy_wrong_ones)
     with pytest.raises(RuntimeError, match=r"is not the trained one: outputs differ by up to 0\.5"):
         export_winner(pose_run, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -660,16 +662,16 @@ def test_a_detector_of_other_weights_is_not_taken_for_the_trained_one(
     write_json(folder / "arch.json", about)
     task = load_task(DETECTION, prepare(DETECTION, lambda done, total: None))
     net = trained(folder)
-    inputs = export._inputs(net, task)
+    inputs = module._inputs(net, task)
     with torch.inference_mode():
         assert bool(len(net(*inputs)[0]["boxes"])) == (score < 1)
     if score < 1:  # what the clean process gives, which was asked for when this was exported
-        whole = export._outputs(trained(folder), inputs)
-        monkeypatch.setattr(export, "_run_alone", lambda *_: whole)
+        whole = module._outputs(trained(folder), inputs)
+        monkeypatch.setattr(module, "run_alone", lambda *_: (whole, {}))
     with torch.no_grad():
         dict(net.named_parameters())[changed] += 0.25
     with pytest.raises(RuntimeError, match="is not the trained one: outputs differ by up to"):
-        export._verify(folder, net, task)
+        module._verify(folder, net, task, (), {})
 
 
 def test_the_clean_process_finds_what_this_one_finds(
@@ -681,11 +683,11 @@ def test_the_clean_process_finds_what_this_one_finds(
     (tmp_path / "network.py").write_text("raise ImportError('not of the folder')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RuntimeError) as caught:
-        export._run_alone(winner, [torch.zeros(1, 3, 64, 64)])
+        run_alone(winner, [torch.zeros(1, 3, 64, 64)])
     assert str(caught.value) == "the exported network could not be checked: of mine"
     (tmp_path / "safetensors" / "__init__.py").unlink()
     (tmp_path / "safetensors").rmdir()
-    (output,) = export._run_alone(winner, [torch.zeros(1, 3, 64, 64)])
+    (output,), _ = run_alone(winner, [torch.zeros(1, 3, 64, 64)])
     assert output.shape == (1, 17, 16, 16)
 
 
