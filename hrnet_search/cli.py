@@ -417,7 +417,7 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
     if options.pareto and options.trial is not None:
         raise InputError("names one network, --pareto several; give one of the two", key="--trial")
     run, reports = _find_run(options.study, options.out)
-    from .export import export_winner, front_trials, parse_formats
+    from .export import front_trials, parse_formats
 
     formats = parse_formats(options.format)
     trials: Sequence[int | None] = [options.trial]
@@ -425,22 +425,27 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
         trials, rivals = front_trials(run)
         for name in rivals:
             print(f"hrnet-search: not exported: {name}, for it is no HRNet", file=sys.stderr)
-    status = DONE
-    folder = None
-    for trial in trials:
-        try:
-            folder = export_winner(run, reports, trial=trial, formats=formats)
-        except RuntimeError as error:
-            print(f"hrnet-search: not exported: {' '.join(str(error).split())}", file=sys.stderr)
-            return FAILED_TRIALS
-        if folder is None:
-            break
-        print(f"Exported: {folder}")
-        if options.check:
-            status = max(status, _check_export(run, folder, trial))
-    if folder is None:
+    done = [_export_one(run, reports, trial, formats, check=options.check) for trial in trials]
+    if not done or None in done:
         raise InputError("no trial of an HRNet is complete yet", file=run)
-    return status
+    return max(status for status in done if status is not None)
+
+
+def _export_one(
+    run: Path, reports: Path, trial: int | None, formats: frozenset[str], *, check: bool
+) -> int | None:
+    """Export the network of a trial, or the winner; None if there is none."""
+    from .export import export_winner
+
+    try:
+        folder = export_winner(run, reports, trial=trial, formats=formats)
+    except RuntimeError as error:
+        print(f"hrnet-search: not exported: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED_TRIALS
+    if folder is None:
+        return None
+    print(f"Exported: {folder}")
+    return _check_export(run, folder, trial) if check else DONE
 
 
 def _check_export(run: Path, folder: Path, trial: int | None) -> int:

@@ -199,13 +199,9 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
 
 def _cause(error: BaseException) -> str:
     """What was wrong in the first place, in one line: the exporter wraps it several times."""
-    return _first_line(min(_chain(error), key=lambda e: "No ONNX function" not in str(e)))
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
+    while error.__cause__ is not None:
         error = error.__cause__
+    return _first_line(error)
 
 
 def _first_line(error: BaseException | None) -> str:
