@@ -21,9 +21,9 @@ def folded(net: nn.Module) -> nn.Module:
     Raises:
         ValueError: The network is in training mode.
     """
+    if any(module.training for module in net.modules()):
+        raise ValueError("BatchNorm is folded in evaluation mode: call net.eval() before")
     for module in list(net.modules()):
-        if module.training:
-            raise ValueError("BatchNorm is folded in evaluation mode: call net.eval() before")
         _fold_children(module)
     return net
 
