@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 PROBLEMS = FAILED_TRIALS  # what doctor found
-DIFFERS = FAILED_TRIALS  # what replay found
+DIFFERS = FAILED_TRIALS  # what replay, or export --check, found
 MAX_FOLDER = 255  # bytes of a folder's name, on the file systems that there are
 
 EPILOG = """\
@@ -45,8 +45,9 @@ start here:
   hrnet-search predict WINNER IMAGE --out DIR      what an exported network finds
 
 exit status: 0 done; 1 some trials failed (they are listed), the study stopped, the winner could not
-be exported, a network could not be measured, a replay differs, or doctor found a problem; 2 the
-input was wrong (one line says what); 130 interrupted (run the same command again to continue)
+be exported, a network could not be measured, a replay or an exported network differs, or doctor
+found a problem; 2 the input was wrong (one line says what); 130 interrupted (run the same command
+again to continue)
 """
 
 RUN_EPILOG = """\
@@ -178,6 +179,21 @@ examples:
 Trials that still run are there too. The CSV has a line per number: trial, arm, seed, state, step,
 name (loss, or a metric as a fraction), value. TensorBoard shows one run per trial; it wants
 `pip install tensorboard`. A folder given with --to must be new or empty.
+"""
+
+EXPORT_EPILOG = """\
+examples:
+  hrnet-search export fusion_ablation                      reports/fusion_ablation/winner
+  hrnet-search export fusion_ablation --trial 3            reports/fusion_ablation/trial-00003
+  hrnet-search export search_pose --pareto                 a folder for each network of the front
+  hrnet-search export fusion_ablation --format onnx,pt2    with model.onnx and model.pt2
+  hrnet-search export fusion_ablation --check              does the folder score what was recorded?
+
+Each folder is verified in a process that cannot import hrnet-search: the source gives the trained
+network's outputs bit for bit, model.onnx within 1e-4 of their range. What was found is in its
+README. A folder that has what is asked for stays as it is. ONNX wants
+`pip install 'hrnet-search[onnx]'`.
+Exit status: 0 done, 1 outputs or metrics differ, 2 the input was wrong.
 """
 
 REPLAY_EPILOG = """\
@@ -415,18 +431,50 @@ def _reports_of(studies: Sequence[str], runs: Sequence[Path], out: Path) -> Path
 
 
 def _export(options: argparse.Namespace, _: list[str]) -> int:
+    if options.pareto and options.trial is not None:
+        raise InputError("names one network, --pareto several; give one of the two", key="--trial")
     run, reports = _find_run(options.study, options.out)
+    from .export import front_trials, parse_formats
+
+    formats = parse_formats(options.format)
+    trials: Sequence[int | None] = [options.trial]
+    if options.pareto:
+        trials, rivals = front_trials(run)
+        for name in rivals:
+            print(f"hrnet-search: not exported: {name}, for it is no HRNet", file=sys.stderr)
+    done = [_export_one(run, reports, trial, formats, check=options.check) for trial in trials]
+    if not done or None in done:
+        raise InputError("no trial of an HRNet is complete yet", file=run)
+    return max(status for status in done if status is not None)
+
+
+def _export_one(
+    run: Path, reports: Path, trial: int | None, formats: frozenset[str], *, check: bool
+) -> int | None:
+    """Export the network of a trial, or the winner; None if there is none."""
     from .export import export_winner
 
     try:
-        folder = export_winner(run, reports, trial=options.trial)
+        folder = export_winner(run, reports, trial=trial, formats=formats)
     except RuntimeError as error:
         print(f"hrnet-search: not exported: {' '.join(str(error).split())}", file=sys.stderr)
         return FAILED_TRIALS
     if folder is None:
-        raise InputError("no trial of an HRNet is complete yet", file=run)
+        return None
     print(f"Exported: {folder}")
-    return DONE
+    return _check_export(run, folder, trial) if check else DONE
+
+
+def _check_export(run: Path, folder: Path, trial: int | None) -> int:
+    """Print what an exported folder scores; `DIFFERS` if that is not what was recorded."""
+    from .export import check_again
+
+    with _bar("Preparing data") as advance:
+        metrics = check_again(run, folder, advance, trial=trial)
+    for name, (recorded, found) in metrics.items():
+        told = "as recorded" if found == recorded else f"recorded {recorded!r}"
+        print(f"Checked: {name} {found!r}, {told}")
+    return DIFFERS if any(a != b for a, b in metrics.values()) else DONE
 
 
 def _status(options: argparse.Namespace, _: list[str]) -> int:
@@ -928,9 +976,31 @@ def _parser() -> argparse.ArgumentParser:
         commands, "doctor", "check this installation, and say what to do", _doctor, DOCTOR_EPILOG
     )
 
-    export = _command(commands, "export", "write a trained network as plain PyTorch", _export)
+    export = _command(
+        commands,
+        "export",
+        "write trained networks as plain PyTorch, ONNX, and torch.export's graphs",
+        _export,
+        EXPORT_EPILOG,
+    )
     export.add_argument("study", metavar="STUDY", help="name or file of a study that was run")
-    export.add_argument("--trial", type=int, help="number of the trial (default: the best)")
+    export.add_argument(
+        "--trial", type=int, metavar="N", help="number of the trial (default: the best)"
+    )
+    export.add_argument(
+        "--pareto", action="store_true", help="every network on the report's Pareto front instead"
+    )
+    export.add_argument(
+        "--format",
+        default="torch",
+        metavar="LIST",
+        help="torch, onnx, pt2, with commas; torch is always written (default: torch)",
+    )
+    export.add_argument(
+        "--check",
+        action="store_true",
+        help="measure the metrics again with what was exported, and compare with the record",
+    )
     _add_out(export)
 
     again = _command(

@@ -36,8 +36,9 @@ LITTLE_SHARED = GIB // 2  # Ray's store and the batches of loading processes; Do
 FEW_FILES = 4096  # Ray raises the limit as far as it may, and warns below this
 PATIENCE = 300  # seconds for one import; a cold disk is slow
 OPTIONAL = {
-    "onnx": "latency in ONNX Runtime in `hrnet-search profile`",
-    "onnxruntime": "latency in ONNX Runtime in `hrnet-search profile`",
+    "onnx": "`hrnet-search export --format onnx`, latency in `hrnet-search profile`",
+    "onnxruntime": "`hrnet-search export --format onnx`, latency in `hrnet-search profile`",
+    "onnxscript": "`hrnet-search export --format onnx`",
     "tensorboard": "`hrnet-search curves --format tensorboard`",
     "optuna-dashboard": "looking at runs/<study>/study.db in a browser",
 }

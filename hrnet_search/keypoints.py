@@ -120,7 +120,8 @@ def decode(heatmaps: Tensor, *, decoder: str, sigma: float, stride: int = STRIDE
     """
     width = heatmaps.shape[-1]
     score, index = heatmaps.flatten(2).max(-1)
-    peak = torch.stack([index % width, index // width], dim=-1)
+    rows = torch.div(index, width, rounding_mode="floor")
+    peak = torch.stack([index - rows * width, rows], dim=-1)  # ONNX knows no % of a changing width
     reach, step = STEPS[decoder]
     maps = smooth(heatmaps, sigma) if decoder == "dark" else heatmaps
     limit = torch.tensor([width, heatmaps.shape[-2]]) - reach
@@ -132,7 +133,7 @@ def decode(heatmaps: Tensor, *, decoder: str, sigma: float, stride: int = STRIDE
 def smooth(heatmaps: Tensor, sigma: float) -> Tensor:
     """Heatmaps (B, K, h, w) after a Gaussian filter, each brought back to its old maximum."""
     radius = math.ceil(WINDOW * sigma)
-    kernel = torch.exp(-(torch.arange(-radius, radius + 1.0) ** 2) / (2 * sigma**2))
+    kernel = torch.exp(-(torch.arange(-radius, radius + 1).float() ** 2) / (2 * sigma**2))
     maps = heatmaps.flatten(0, 1)[:, None]
     maps = F.conv2d(maps, (kernel / kernel.sum())[None, None, :, None], padding=(radius, 0))
     maps = F.conv2d(maps, (kernel / kernel.sum())[None, None, None, :], padding=(0, radius))

@@ -1,7 +1,9 @@
 """The exported winner, used in processes that cannot import the package it came from."""
 
 import ast
+import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,20 +20,27 @@ from pycocotools import mask as coco_mask
 from safetensors.torch import load_file, save, save_file
 from tiny import TINY_POSE_STUDY
 
-from hrnet_search import export
 from hrnet_search.arch import ArchSpec
+from hrnet_search.cli import main
 from hrnet_search.detectors import Detector, HRPyramid, build_detector
 from hrnet_search.errors import InputError
-from hrnet_search.export import choose_winner, export_winner
+from hrnet_search.export import choose_winner, export_winner, formats, front_trials
+from hrnet_search.export import folder as module
+from hrnet_search.export.card import card as card_of
+from hrnet_search.export.verify import differences, run_alone
 from hrnet_search.files import write_json
 from hrnet_search.frameworks import DetectorSpec
+from hrnet_search.keypoints import decode
 from hrnet_search.labels import SYNTHETIC_CLASSES
 from hrnet_search.model import build
 from hrnet_search.networks import initialise, network
+from hrnet_search.outputs import NamedOutputs
 from hrnet_search.predict import Person, open_winner, plan, predict
+from hrnet_search.presets import preset
 from hrnet_search.result import Result
 from hrnet_search.study import Study, dump_study, load_study
 from hrnet_search.tasks import load_task, prepare
+from hrnet_search.training import Hardware, evaluate
 
 ROOT = Path(__file__).parents[1]
 ISOLATED = """
@@ -90,7 +99,7 @@ def test_a_network_that_has_learnt_nothing_is_exported_but_not_praised() -> None
     flatter = "The figures are those of one seed on the validation data it was chosen on"
     for ap, words in ((0.0, nothing), (0.001, flatter)):
         trained = replace(result(0, "a", 0, ap), environment={"versions": {"torch": "1"}})
-        card = export._card(study, trained, "v1")
+        card = card_of(study, trained, "v1", module.NOTHING)
         assert [text in card for text in (nothing, flatter)] == [words == nothing, words == flatter]
 
 
@@ -577,7 +586,7 @@ def test_a_damaged_winner_is_made_anew(
     name: str,
     content: str | None,
 ) -> None:
-    monkeypatch.setattr(export, "_verify", lambda *_: None)  # takes seconds, and is tested below
+    monkeypatch.setattr(module, "_verify", lambda *_: {})  # takes seconds, and is tested below
     folder = shutil.copytree(winner, tmp_path / "winner")
     (folder / name).unlink()
     if content is not None:
@@ -590,7 +599,7 @@ def test_a_damaged_winner_is_made_anew(
 def test_weights_of_another_training_are_replaced_and_lost_ones_do_no_harm(
     pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_verify", lambda *_: None)
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
     run = shutil.copytree(pose_run, tmp_path / "smoke")
     folder = shutil.copytree(winner, tmp_path / "report" / "winner")
     file = folder / "weights.safetensors"
@@ -606,7 +615,7 @@ def test_weights_of_another_training_are_replaced_and_lost_ones_do_no_harm(
 def test_outputs_that_differ_are_told_and_nothing_is_left(
     pose_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy_sources = export._copy_sources
+    copy_sources = module._copy_sources
 
     def copy_wrong_ones(folder: Path, kind: str) -> None:
         copy_sources(folder, kind)
@@ -614,7 +623,7 @@ def test_outputs_that_differ_are_told_and_nothing_is_left(
             file.write("_load = load_network\n")
             file.write("load_network = lambda folder: lambda x: _load(folder)(x) + 0.5\n")
 
-    monkeypatch.setattr(export, "_copy_sources", copy_wrong_ones)
+    monkeypatch.setattr(module, "_copy_sources", copy_wrong_ones)
     with pytest.raises(RuntimeError, match=r"is not the trained one: outputs differ by up to 0\.5"):
         export_winner(pose_run, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -660,16 +669,16 @@ def test_a_detector_of_other_weights_is_not_taken_for_the_trained_one(
     write_json(folder / "arch.json", about)
     task = load_task(DETECTION, prepare(DETECTION, lambda done, total: None))
     net = trained(folder)
-    inputs = export._inputs(net, task)
+    inputs = module._inputs(net, task)
     with torch.inference_mode():
         assert bool(len(net(*inputs)[0]["boxes"])) == (score < 1)
     if score < 1:  # what the clean process gives, which was asked for when this was exported
-        whole = export._outputs(trained(folder), inputs)
-        monkeypatch.setattr(export, "_run_alone", lambda *_: whole)
+        whole = module._outputs(trained(folder), inputs)
+        monkeypatch.setattr(module, "run_alone", lambda *_: (whole, {}))
     with torch.no_grad():
         dict(net.named_parameters())[changed] += 0.25
     with pytest.raises(RuntimeError, match="is not the trained one: outputs differ by up to"):
-        export._verify(folder, net, task)
+        module._verify(folder, net, task, (), {})
 
 
 def test_the_clean_process_finds_what_this_one_finds(
@@ -681,11 +690,11 @@ def test_the_clean_process_finds_what_this_one_finds(
     (tmp_path / "network.py").write_text("raise ImportError('not of the folder')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(RuntimeError) as caught:
-        export._run_alone(winner, [torch.zeros(1, 3, 64, 64)])
+        run_alone(winner, [torch.zeros(1, 3, 64, 64)])
     assert str(caught.value) == "the exported network could not be checked: of mine"
     (tmp_path / "safetensors" / "__init__.py").unlink()
     (tmp_path / "safetensors").rmdir()
-    (output,) = export._run_alone(winner, [torch.zeros(1, 3, 64, 64)])
+    (output,), _ = run_alone(winner, [torch.zeros(1, 3, 64, 64)])
     assert output.shape == (1, 17, 16, 16)
 
 
@@ -700,3 +709,379 @@ def test_the_card_states_metrics_cost_and_versions(winner: Path) -> None:
     text = (winner / "README.md").read_text()
     for part in ("| AP | 25.0 |", "seed\n0", "torch", "smoke"):
         assert part in text
+
+
+# --- graphs, fronts, metrics measured again ------------------------------------------------------
+
+BOTH = frozenset({"onnx", "pt2"})
+
+
+@pytest.fixture(scope="module")
+def graphs(pose_run: Path) -> Path:
+    """The pose winner with both graphs."""
+    pytest.importorskip("onnxscript")
+    folder = export_winner(pose_run, pose_run.parent / "graphs", formats=BOTH)
+    assert folder is not None
+    return folder
+
+
+def session_of(folder: Path) -> Any:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    return onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+def test_graphs_give_heatmaps_and_joints_of_any_batch_and_size(
+    pose_run: Path, graphs: Path
+) -> None:
+    record = Result.read(pose_run / "trials" / "00000" / "result.json")
+    net = build(ArchSpec.from_dict(record.arch), head="v1", num_outputs=17).eval()
+    net.load_state_dict(load_file(graphs / "weights.safetensors"))
+    session, program = session_of(graphs), torch.export.load(graphs / "model.pt2").module()
+    about = json.loads((graphs / "preprocess.json").read_text())
+    assert about["softmax"] is True
+    generator = torch.Generator().manual_seed(1)
+    for shape in ((1, 3, 32, 32), (3, 3, 64, 48), (2, 3, 97, 131)):
+        image = torch.randn(shape, generator=generator)
+        with torch.inference_mode():
+            raw = net(image)
+        heatmaps = raw.flatten(2).softmax(-1).reshape(raw.shape)
+        with torch.no_grad():
+            traced = program(image)
+        assert torch.equal(traced["heatmaps"], heatmaps)
+        found, joints = map(
+            torch.from_numpy, session.run(["heatmaps", "joints"], {"image": image.numpy()})
+        )
+        assert (found - heatmaps).abs().max() <= 1e-5 * (heatmaps.max() - heatmaps.min())
+        how = {"decoder": about["decoder"], "sigma": about["sigma"]}
+        torch.testing.assert_close(joints, decode(found, **how, stride=4))
+        torch.testing.assert_close(traced["joints"], decode(heatmaps, **how, stride=4))
+
+
+def test_the_onnx_file_says_what_it_takes(graphs: Path) -> None:
+    session = session_of(graphs)
+    (image,) = session.get_inputs()
+    assert (image.name, image.shape) == ("image", ["batch", 3, "height", "width"])
+    joints = session.get_outputs()[1]
+    assert (joints.name, joints.shape) == ("joints", ["batch", 17, 3])
+    metadata = session.get_modelmeta().custom_metadata_map
+    about = json.loads((graphs / "preprocess.json").read_text())
+    assert json.loads(metadata["preprocess"]) == about
+    assert not list(graphs.glob("*.data"))
+
+
+def test_the_card_and_the_checks_have_every_difference(graphs: Path, winner: Path) -> None:
+    checks = json.loads((graphs / "checks.json").read_text())
+    text = (graphs / "README.md").read_text()
+    assert list(checks["formats"]) == ["model.onnx", "model.pt2"]
+    for file, about in checks["formats"].items():
+        rows = [(row["size"], row["output"]) for row in about["differences"]]
+        outputs = ("heatmaps", "joints")
+        assert rows == [(size, name) for size in ([32, 32], [97, 131]) for name in outputs]
+        assert all(row["share"] <= 1e-4 for row in about["differences"])
+        assert about["varies"].keys() == {"batch", "height", "width"}
+        for size in ("32x32", "97x131"):
+            assert f"| `{file}` | {size} | `heatmaps` |" in text
+    assert {row["most"] for row in checks["formats"]["model.pt2"]["differences"]} == {0.0}
+    assert "## `model.onnx` and `model.pt2`" in text
+    assert "model.onnx" not in (winner / "README.md").read_text()
+    assert not (winner / "model.onnx").exists()
+
+
+def test_a_folder_with_the_formats_asked_for_is_not_made_again(
+    pose_run: Path, graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def fill(folder: Path, *given: Any) -> None:
+        made.append(given[3])
+        (folder / "arch.json").write_text("{}")
+
+    monkeypatch.setattr(module, "_fill", fill)
+    folder = shutil.copytree(graphs, tmp_path / "winner")
+    for asked in (frozenset(), frozenset({"onnx"}), BOTH):
+        assert export_winner(pose_run, tmp_path, formats=asked) == folder
+    assert made == []
+    (folder / "model.pt2").write_bytes(b"cut off")
+    export_winner(pose_run, tmp_path, formats=frozenset({"onnx"}))
+    assert made == []  # nobody asked for the other
+    export_winner(pose_run, tmp_path, formats=frozenset({"pt2"}))
+    assert made == [BOTH]  # what was there is kept
+
+
+@pytest.mark.parametrize("absent", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_missing_package_is_named_before_anything_is_written(
+    pose_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    absent: str,
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == absent else real(name)
+    )
+    shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+    assert main(["export", "smoke", "--format", "onnx", "--out", str(tmp_path)]) == 2
+    rule = f"needs {absent}: pip install 'hrnet-search[onnx]'"
+    assert capsys.readouterr().err == f"hrnet-search: --format: 'onnx': {rule}\n"
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (["--format", "onnxx"], "--format: 'onnxx': must be of torch, onnx, pt2, commas"),
+        (["--format", ""], "--format: '': must be of torch, onnx, pt2, commas"),
+        (["--trial", "0", "--pareto"], "--trial: names one network, --pareto several"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_in_one_line(
+    pose_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], rule: str
+) -> None:
+    shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+    assert main(["export", "smoke", *words, "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"hrnet-search: {rule}")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_graph_that_is_off_is_not_exported() -> None:
+    """By a thousandth of the range in ONNX Runtime; of torch.export's it is only told."""
+    scores = torch.tensor([[0.0, 2.0]])
+    net = NamedOutputs(Answer(scores), {"task": "classification"})
+    own = net(torch.zeros(1, 3, 8, 8))
+    off = own | {"scores": scores + torch.tensor([[0.0, 0.002]])}
+    images = [torch.zeros(1, 3, 8, 8)]
+    (row, same) = differences(net, images, {"network": [own], "model.pt2": [off]})
+    assert (row.output, row.size, same.most) == ("scores", (8, 8), 0.0)
+    assert row.most == pytest.approx(0.002, abs=1e-6)
+    assert row.share == pytest.approx(0.001, abs=1e-6)
+    wrong = r"model\.onnx is not the trained network: at 8x8 its scores differ by up to 0\.002"
+    with pytest.raises(RuntimeError, match=wrong):
+        differences(net, images, {"network": [own], "model.onnx": [off]})
+    with pytest.raises(RuntimeError, match="the exported network is not the trained one"):
+        differences(net, images, {"network": [off]})
+
+
+def test_classes_are_judged_by_their_scores() -> None:
+    """A class that scores a little less than the best may be chosen, one that scores 1 less not."""
+    scores = torch.tensor([1.0, 1.0 - 1e-6, 0.0]).reshape(1, 3, 1, 1)
+    net = NamedOutputs(Answer(scores), {"task": "segmentation", "align_corners": False})
+    image = torch.zeros(1, 3, 2, 2)
+    own = net(image)
+    assert own["classes"].unique().tolist() == [0]
+    for chosen, loss in ((1, 1e-6), (2, 1.0)):
+        found = own | {"classes": torch.full_like(own["classes"], chosen)}
+        rows = differences(net, [image], {"network": [own], "model.pt2": [found]})
+        assert rows[1].share == rows[1].most == pytest.approx(loss, rel=0.1)
+
+
+class Answer(torch.nn.Module):
+    """Puts out the same for any image."""
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.scores
+
+
+def exported_again(folder: Path, out: Path) -> tuple[Path, dict[str, Any]]:
+    """The network of a winner with model.onnx, and what was checked of it."""
+    made = export_winner(folder.parents[1] / "run", out, formats=frozenset({"onnx"}))
+    assert made is not None
+    about = json.loads((made / "checks.json").read_text())["formats"]["model.onnx"]
+    names = [output.name for output in session_of(made).get_outputs()]
+    assert names == about["outputs"]
+    assert max(row["share"] for row in about["differences"]) <= 1e-4
+    return made, about
+
+
+def test_a_segmentation_network_as_onnx_gives_the_final_scores_and_classes(
+    ocr_winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(formats, "AXES", ({},))  # the others are tested above, and take longer
+    made, about = exported_again(ocr_winner, tmp_path)
+    assert about["outputs"] == ["scores", "classes"]
+    size = tuple(about["differences"][0]["size"])
+    image = np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
+    scores, classes = session_of(made).run(None, {"image": image})
+    assert classes.shape == (1, *size)
+    assert scores.shape == (1, 11, *(-(-side // 4) for side in size))
+    enlarged = torch.nn.functional.interpolate(
+        torch.from_numpy(scores), size=size, mode="bilinear", align_corners=True
+    )
+    assert json.loads((made / "preprocess.json").read_text())["align_corners"] is True
+    assert (enlarged.argmax(1).numpy() == classes).mean() > 0.999  # but where two are equal
+
+
+def test_a_detector_as_onnx_ends_before_boxes_are_chosen(
+    detection_winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(formats, "AXES", ({},))  # others take torch.export a minute to refuse
+    made, about = exported_again(detection_winner, tmp_path)
+    assert about["outputs"] == ["objectness", "proposals", *(f"level_{n}" for n in range(5))]
+    card = (made / "README.md").read_text()
+    assert "The whole detector, with that choice, is the source in" in card
+    height, width = about["differences"][0]["size"]
+    assert f"Nothing may vary: images are of {height}x{width} pixels." in card
+
+
+def measured_run(run: Path, place: Path) -> tuple[Path, dict[str, float]]:
+    """A copy of a run whose record has what its network scores here."""
+    copy = shutil.copytree(run, place)
+    study = load_study(copy / "study.yaml")
+    file = copy / "trials" / "00000" / "result.json"
+    record = Result.read(file)
+    hardware = Hardware("cpu", "float32", "channels_last")
+    net = network(study, record.arch)
+    net.load_state_dict(load_file(file.parent / "weights.safetensors"))
+    net.to(memory_format=torch.channels_last)
+    metrics = evaluate(net, load_task(study, prepare(study, lambda done, total: None)), hardware)
+    environment = record.environment | vars(hardware)
+    record = replace(record, metrics=metrics, environment=environment)
+    write_json(file, record.to_dict())
+    return copy, metrics
+
+
+def test_the_metrics_are_measured_again_with_the_folders_source(
+    pose_run: Path, tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, metrics = measured_run(pose_run, tmp_path / "runs" / "smoke")
+    command = ["export", "smoke", "--check", "--out", str(tmp_path)]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [f"Checked: {k} {v!r}, as recorded" for k, v in metrics.items()]
+    folder = tmp_path / "reports" / "smoke" / "winner"
+    checks = json.loads((folder / "checks.json").read_text())
+    assert checks["metrics"] == {name: [value, value] for name, value in metrics.items()}
+    card = (folder / "README.md").read_text()
+    assert "every figure is that of the record to the last digit" in card
+    assert "were not measured again" not in card
+
+    file = run / "trials" / "00000" / "result.json"
+    record = Result.read(file)
+    write_json(file, replace(record, metrics=metrics | {"ap": 0.5}).to_dict())
+    assert main(command) == 1
+    assert f"Checked: ap {metrics['ap']!r}, recorded 0.5" in capsys.readouterr().out
+    assert f"ap {metrics['ap']!r} instead of 0.5" in (folder / "README.md").read_text()
+
+
+def test_a_record_that_does_not_say_what_it_ran_on_is_not_measured_again(
+    pose_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+    assert main(["export", "smoke", "--check", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "does not say what trial 0 ran on: device, precision, memory_format" in said
+
+
+def run_of(place: Path, rows: list[tuple[int, int, float, float]]) -> Path:
+    """A run of the smoke study: arm, seed, multiply-adds and AP of each trial."""
+    study = load_study(ROOT / "studies" / "smoke.yaml")
+    place.mkdir()
+    (place / "study.yaml").write_text(dump_study(study))
+    records = []
+    for trial, (arm, seed, macs, ap) in enumerate(rows):
+        params = study.arms()[arm]
+        record = replace(result(trial, study.arm(params), seed, ap), params=params)
+        record = replace(record, profile={study.cost.removeprefix("profile."): macs})
+        records.append(json.dumps(record.to_dict()) + "\n")
+    (place / "results.jsonl").write_text("".join(records))
+    return place
+
+
+def test_the_front_is_that_of_the_report_by_the_best_seeds(tmp_path: Path) -> None:
+    cheap, dear = [(0, 0, 1e6, 0.3), (0, 1, 1e6, 0.5)], [(1, 0, 2e6, 0.7), (1, 1, 2e6, 0.6)]
+    assert front_trials(run_of(tmp_path / "both", cheap + dear)) == ([1, 2], [])
+    worse = [(1, 0, 2e6, 0.45), (1, 1, 2e6, 0.1)]  # its mean is less at more cost
+    assert front_trials(run_of(tmp_path / "one", cheap + worse)) == ([1], [])
+    assert front_trials(run_of(tmp_path / "none", [])) == ([], [])
+
+
+def test_every_network_of_the_front_is_exported(
+    pose_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+    record = Result.read(run / "trials" / "00000" / "result.json")
+    (run / "results.jsonl").write_text(json.dumps(record.to_dict()) + "\n")
+    assert main(["export", "smoke", "--pareto", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "reports" / "smoke" / "trial-00000"
+    assert capsys.readouterr().out == f"Exported: {folder}\n"
+    assert (folder / "network" / "__init__.py").exists()
+
+
+def documented(word: str) -> str:
+    """The Python block of the documents that has this word."""
+    text = (ROOT / "docs" / "use-the-winner.md").read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if word in b]
+    return block
+
+
+def test_the_backbone_drops_into_other_libraries_as_documented(
+    segmentation_winner: Path, tmp_path: Path
+) -> None:
+    """torchvision's Faster R-CNN and a U-Net of segmentation-models-pytorch on an exported body."""
+    place = tmp_path / "reports" / "camvid_fusion_ablation"
+    place.mkdir(parents=True)
+    (place / "winner").symlink_to(segmentation_winner)
+    script = (
+        documented("FasterRCNN").replace("import sys\n", "", 1)
+        + """
+maps = body(torch.zeros(2, 3, 97, 131))
+assert [x.shape[1] for x in maps] == list(body.channels), body.channels
+sides = [tuple(x.shape[2:]) for x in maps]
+assert sides == [(-(-97 // s), -(-131 // s)) for s in body.strides], body.strides
+target = {"boxes": torch.tensor([[4.0, 4.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+sum(detector([torch.rand(3, 64, 64)], [target]).values()).backward()
+assert body.conv1.weight.grad.abs().sum() > 0
+assert set(detector.eval()([torch.rand(3, 64, 96)])[0]) == {"boxes", "labels", "scores"}
+"""
+        + documented("smp.Unet").replace("import sys\n", "", 1)
+        + """
+assert unet(torch.zeros(2, 3, 64, 96)).shape == (2, 21, 64, 96)
+print(*body.channels, *body.strides)
+"""
+    )
+    about = json.loads((segmentation_winner / "arch.json").read_text())
+    spec = ArchSpec.from_dict(about["arch"])
+    said = isolated(script, segmentation_winner, cwd=tmp_path)
+    assert said.split() == [str(n) for n in (*spec.channels, *spec.strides)]
+
+
+def test_a_backbone_and_timms_say_the_same_of_their_maps() -> None:
+    """Of HRNet-W18-Small: channels and strides of the streams."""
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("hrnet_w18_small", features_only=True, feature_location="")
+    info = theirs.feature_info
+    streams = [n for n, stride in enumerate(info.reduction()) if stride > 2]  # beside the stem
+    body = build(preset("w18-small-v1", task="classification"), head="cls", num_outputs=10).body
+    assert list(body.channels) == [info.channels()[n] for n in streams]
+    assert list(body.strides) == [info.reduction()[n] for n in streams]
+
+
+def test_the_folded_network_of_a_folder_gives_its_outputs(ocr_winner: Path, tmp_path: Path) -> None:
+    script = """
+import torch
+from network import load_backbone, load_network
+net, fast = load_network(sys.argv[1]), load_network(sys.argv[1], fold=True)
+image = torch.randn(1, 3, 97, 131)
+with torch.inference_mode():
+    # Coarse scores: at random weights the attention after them makes 4e-5 of rounding, which the
+    # unfolded network in float32 is off from itself in float64 as well.
+    wanted, maps = net(image)[0], load_backbone(sys.argv[1])(image)
+    found = fast.to(memory_format=torch.channels_last)(image)[0]
+kinds = [type(m).__name__ for m in fast.modules()]
+assert maps[0].equal(net.body(image)[0])
+print("BatchNorm2d" in kinds, float((found - wanted).abs().max() / (wanted.max() - wanted.min())))
+"""
+    has_norm, share = isolated(script, ocr_winner, cwd=tmp_path).split()
+    assert has_norm == "False"
+    assert float(share) <= 1e-5

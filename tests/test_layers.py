@@ -26,6 +26,7 @@ LAYERS = (
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
+        *("outputs", "folding"),
         *("drawing", "profiling", "costtables", "tasks", "training", "predict"),
     ),
     ("search",),
@@ -43,6 +44,8 @@ HOMES = {
         "networks",
         "keypoints",
         "objects",
+        "outputs",
+        "folding",
         "profiling",
         "costtables",
         "tasks",
@@ -62,9 +65,8 @@ HOMES = {
     "segmentation_models_pytorch": ("baselines",),
     "fvcore": ("profiling",),
     "ptflops": ("profiling",),
-    "onnx": ("profiling",),
+    "onnx": ("profiling", "export"),
     "onnxruntime": ("profiling",),
-    "onnxscript": ("profiling",),
     "pycocotools": ("tasks",),
     "ray": ("search", "doctor"),
     "optuna": ("search", "doctor"),
@@ -177,6 +179,8 @@ def test_model_imports_torch_arch_and_itself_alone() -> None:
         ("views", {"PIL"}),
         ("drawing", {"PIL"}),
         ("keypoints", {"PIL", "torch"}),
+        ("outputs", {"torch", "hrnet_search"}),  # keypoints, where joints are found
+        ("folding", {"torch"}),
         ("objects", {"PIL", "torch", "hrnet_search"}),  # modules that are copied too
     ],
 )
@@ -189,7 +193,7 @@ def test_what_stands_around_an_exported_network_imports_no_more_than_it_says(
 
 COPIED = (
     *("arch", "blueprint", "errors", "frameworks", "model", "detectors", "views", "drawing"),
-    *("keypoints", "objects"),
+    *("keypoints", "objects", "outputs", "folding"),
 )
 
 

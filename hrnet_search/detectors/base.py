@@ -71,6 +71,14 @@ class Detector(nn.Module):
         """What is in each image; see `forward`."""
         raise NotImplementedError
 
+    def dense(self, features: Features) -> dict[str, Tensor]:
+        """What there is at every place before boxes are chosen, by name; images are a batch B.
+
+        It is as far as `model.onnx` of an exported detector goes: the choice has loops whose
+        lengths depend on the image.
+        """
+        raise NotImplementedError
+
     def run_layers(self, images: Tensor, *, regions: int, masked: int) -> None:
         """Every layer that a test runs, as often as for so many regions: for counting.
 

@@ -418,6 +418,18 @@ class CenterNet(Detector):
             found.append(decode(first, last, centres, size, self.spec))
         return found
 
+    def dense(self, features: Features) -> dict[str, Tensor]:
+        """Of top left, bottom right and centre the maps: `centre_heat` (B, K, h, w), logits,
+        `centre_offset` (B, 2, h, w) in places, and of corners `top_left_tag` (B, 1, h, w).
+        """
+        kinds = zip(("top_left", "bottom_right", "centre"), self.head(features["0"]), strict=True)
+        return {
+            f"{kind}_{name}": x
+            for kind, maps in kinds
+            for name, x in maps._asdict().items()
+            if x is not None
+        }
+
     def run_layers(self, images: Tensor, *, regions: int, masked: int) -> None:
         self.head(self.backbone(images)["0"])
 

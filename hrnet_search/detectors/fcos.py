@@ -214,12 +214,18 @@ class FCOS(Detector):
         return (log_iou_loss(distances, wanted) * weights).sum() / weights.sum().clamp(min=least)
 
     def find(self, images: ImageList, features: Features) -> list[Found]:
+        dense = self.dense(features)
+        counts = [x.shape[2] * x.shape[3] for x in features.values()]
+        return found_in_levels(
+            dense["boxes"], dense["scores"], counts, images.image_sizes, self.spec
+        )
+
+    def dense(self, features: Features) -> dict[str, Tensor]:
+        """`boxes` (B, P, 4) in pixels and `scores` (B, P, K), level by level."""
         maps = list(features.values())
         answers, places = self.head(maps), places_of(maps, self.backbone.strides)
         scores = (answers.classes.sigmoid() * answers.centerness.sigmoid()[..., None]).sqrt()
-        boxes = boxes_at(places.points, answers.distances)
-        counts = [x.shape[2] * x.shape[3] for x in maps]
-        return found_in_levels(boxes, scores, counts, images.image_sizes, self.spec)
+        return {"boxes": boxes_at(places.points, answers.distances), "scores": scores}
 
     def run_layers(self, images: Tensor, *, regions: int, masked: int) -> None:
         self.head(list(self.backbone(images).values()))

@@ -23,7 +23,7 @@ from ..frameworks import DetectorSpec
 from .base import Detector, Features, Found, Losses, Target
 from .dense import found_in_levels, groups_of, initial_of
 from .pyramid import Pyramid
-from .two_stage import Anchors
+from .two_stage import Anchors, refined
 
 OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))  # sides of anchors at a place (section 4)
 SCALE = 0.5  # of `anchor_scale`: see above
@@ -81,14 +81,18 @@ class RetinaNet(Detector):
         return self.matcher(box_iou(boxes, anchors))
 
     def find(self, images: ImageList, features: Features) -> list[Found]:
-        maps = list(features.values())
-        anchors, outputs = self.anchors(images, maps)[0], self._outputs(maps)
-        boxes = torch.stack(
-            [self.coder.decode_single(row, anchors) for row in outputs["bbox_regression"]]
+        dense = self.dense(features)
+        counts = [x.shape[2] * x.shape[3] * self.per_place for x in features.values()]
+        return found_in_levels(
+            dense["boxes"], dense["scores"], counts, images.image_sizes, self.spec
         )
-        counts = [x.shape[2] * x.shape[3] * self.per_place for x in maps]
-        scores = outputs["cls_logits"].sigmoid()
-        return found_in_levels(boxes, scores, counts, images.image_sizes, self.spec)
+
+    def dense(self, features: Features) -> dict[str, Tensor]:
+        """`boxes` (B, A, 4) in pixels and `scores` (B, A, K) of A anchors, level by level."""
+        maps = list(features.values())
+        outputs = self._outputs(maps)
+        boxes = refined(self.coder, outputs["bbox_regression"], self.anchors.of(maps))
+        return {"boxes": boxes, "scores": outputs["cls_logits"].sigmoid()}
 
     def run_layers(self, images: Tensor, *, regions: int, masked: int) -> None:
         self.head(list(self.backbone(images).values()))

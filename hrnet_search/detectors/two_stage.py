@@ -9,12 +9,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import (
+    RegionProposalNetwork,
+    RPNHead,
+    concat_box_prediction_layers,
+)
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
@@ -58,10 +63,19 @@ class Anchors(AnchorGenerator):
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """For each image (A, 4), all its anchors, level by level."""
-        self.set_cell_anchors(torch.float32, feature_maps[0].device)
-        grids = [list(x.shape[-2:]) for x in feature_maps]
-        anchors = torch.cat(self.grid_anchors(grids, self.strides))
-        return [anchors] * len(image_list.image_sizes)
+        return [self.of(feature_maps)] * len(image_list.image_sizes)
+
+    def of(self, maps: list[Tensor]) -> Tensor:
+        """(A, 4): the anchors of an image that has these maps."""
+        self.set_cell_anchors(torch.float32, maps[0].device)
+        grids = [list(x.shape[-2:]) for x in maps]
+        return torch.cat(self.grid_anchors(grids, self.strides))
+
+
+def refined(coder: BoxCoder, deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Boxes (B, A, 4) of refinements (B, A, 4) of anchors (A, 4)."""
+    boxes = coder.decode_single(deltas.flatten(0, 1), anchors.expand_as(deltas).flatten(0, 1))
+    return boxes.unflatten(0, deltas.shape[:2])
 
 
 class ProposalHead(RPNHead):
@@ -173,6 +187,21 @@ class TwoStage(Detector):
     def find(self, images: ImageList, features: Features) -> list[Found]:
         proposals, _ = self.rpn(images, features)
         return self.find_in(features, proposals, images.image_sizes)
+
+    def dense(self, features: Features) -> dict[str, Tensor]:
+        """Of the first stage alone, whose regions the second looks at.
+
+        `objectness` (B, A), logits, and `proposals` (B, A, 4) in pixels, of A anchors, level by
+        level; and the maps that the second stage reads, `level_0` (B, C, h, w) and so on.
+        """
+        maps = list(features.values())
+        objectness, deltas = concat_box_prediction_layers(*self.rpn.head(maps))
+        shape = (maps[0].shape[0], -1)
+        proposals = refined(
+            self.rpn.box_coder, deltas.unflatten(0, shape), self.rpn.anchor_generator.of(maps)
+        )
+        found = {"objectness": objectness.unflatten(0, shape)[..., 0], "proposals": proposals}
+        return found | {f"level_{name}": x for name, x in features.items()}
 
     def region_losses(
         self,

@@ -13,12 +13,16 @@ from .arch import ArchSpec
 from .model import build
 
 
-def load_network(folder: str | Path, *, weights: bool = True) -> torch.nn.Module:
+def load_network(
+    folder: str | Path, *, weights: bool = True, fold: bool = False
+) -> torch.nn.Module:
     """The network of an exported folder, in evaluation mode: a `Network`, or a `Detector` on one.
 
     Args:
         folder: Where `arch.json` and `weights.safetensors` are.
         weights: False for the bare network, without reading the weights.
+        fold: With BatchNorm folded into the convolutions: faster, the same outputs but for
+            rounding, and not to be trained on.
     """
     description = json.loads((Path(folder) / "arch.json").read_text())
     spec = ArchSpec.from_dict(description["arch"])
@@ -32,7 +36,39 @@ def load_network(folder: str | Path, *, weights: bool = True) -> torch.nn.Module
         from safetensors.torch import load_file
 
         net.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
+    if fold:
+        from .folding import folded
+
+        return folded(net.eval())
     return net.eval()
+
+
+def load_backbone(
+    folder: str | Path, *, weights: bool = True, fold: bool = False
+) -> torch.nn.Module:
+    """The body alone: images (B, 3, H, W) -> a list of maps, the finest first.
+
+    Its `channels` and `strides` say of each map what it has: those that the head reads, of HRNetV1
+    one, of the others all. Map r is (B, channels[r], ceil(H / strides[r]), ceil(W / strides[r])).
+
+    Args:
+        folder: As of `load_network`, and so are the others.
+    """
+    net = load_network(folder, weights=weights, fold=fold)
+    return net.backbone.network.body if hasattr(net, "backbone") else net.body
+
+
+def named_outputs(folder: str | Path, net: torch.nn.Module) -> torch.nn.Module:
+    """The network with outputs by name, decoded: what `model.onnx` and `model.pt2` compute.
+
+    Args:
+        folder: Where `preprocess.json` is.
+        net: From `load_network`.
+    """
+    from .outputs import NamedOutputs
+
+    about = json.loads((Path(folder) / "preprocess.json").read_text())
+    return NamedOutputs(net, about).eval()
 
 
 def to_input(picture: Any, about: dict[str, Any]) -> torch.Tensor:

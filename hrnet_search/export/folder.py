@@ -1,0 +1,296 @@
+"""A network of a study as a folder that stands alone: plain PyTorch, weights, an example.
+
+Also as graphs for other runtimes, if asked for. What is written is verified in a clean process.
+"""
+
+import filecmp
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..arch import ArchSpec
+from ..blueprint import check_input
+from ..detectors import Detector
+from ..errors import InputError
+from ..files import read_user_json, write_atomic, write_json
+from ..networks import network
+from ..objects import fitted, padded
+from ..outputs import NamedOutputs
+from ..result import Result
+from ..study import Study, load_study
+from ..tasks import load_task, prepare
+from ..tasks.base import Task, normalise
+from ..weights import load_weights
+from .again import measure_again
+from .card import card
+from .formats import FILES, checksum, require_packages, write_formats
+from .verify import differences, require_equal, run_alone
+from .winner import pick
+
+PACKAGE = Path(__file__).parents[1]
+ARCH, WEIGHTS, CHECKS, CARD = "arch.json", "weights.safetensors", "checks.json", "README.md"
+ODD = (97, 131)  # (H, W) at which graphs are tried besides the study's: multiples of no stride
+# Copied as they are: the network's source imports torch and the standard library alone, what
+# stands around it Pillow as well, and detectors torchvision.
+SOURCES = (
+    *("arch.py", "blueprint.py", "errors.py", "model/*.py", "outputs.py", "folding.py"),
+    *("drawing.py", "views.py"),
+)
+TASK_SOURCES = {
+    "pose": ("keypoints.py",),
+    "detection": ("frameworks.py", "detectors/*.py", "objects.py"),
+}
+NO_FORMATS: frozenset[str] = frozenset()
+NOTHING: dict[str, Any] = {"formats": {}, "metrics": {}}  # checked of a folder yet
+
+Progress = Callable[[int, int], None]
+
+
+def export_winner(
+    run: Path, out: Path, *, trial: int | None = None, formats: frozenset[str] = NO_FORMATS
+) -> Path | None:
+    """Write the best trial's network to `out/winner`, and check it in a clean process.
+
+    A folder that is whole, of this trial and has the formats stays as it is. One that has others
+    keeps them.
+
+    Args:
+        run: `runs/<study>`.
+        out: `reports/<study>`.
+        trial: Export this one instead, to `out/trial-NNNNN`.
+        formats: Keys of `FILES`: what is written besides the source.
+
+    Returns:
+        The folder, or None if no trial is complete.
+
+    Raises:
+        InputError: There is no such trial, it did not complete, its weights are damaged, or a
+            package is missing.
+        RuntimeError: The exported network does not give the same outputs, or it could not be
+            found out whether it does; or it has no graph.
+    """
+    study = load_study(run / "study.yaml")
+    result = pick(run, study, trial)
+    folder = out / ("winner" if trial is None else f"trial-{trial:05d}")
+    if result is None:
+        return None
+    weights = run / "trials" / f"{result.trial:05d}" / WEIGHTS
+    known = NOTHING
+    if _source(folder, weights) == _provenance(result):
+        known = _checks(folder)
+        there = frozenset(name for name, file in FILES.items() if _is_whole(folder, file))
+        if formats <= there:
+            return folder
+        formats |= there
+    require_packages(formats)
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out, prefix=".winner-"))
+    try:
+        temporary.chmod(0o755)
+        _fill(temporary, weights, study.under(result.params), result, formats, known["metrics"])
+        _replace(folder, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def check_again(
+    run: Path, folder: Path, progress: Progress, *, trial: int | None = None
+) -> dict[str, tuple[float, float]]:
+    """Measure the metrics of an exported folder again, and say in its README what came out.
+
+    Args:
+        run: `runs/<study>`.
+        folder: From `export_winner`.
+        progress: Called with images done and in all, if data has to be prepared.
+        trial: As there.
+
+    Returns:
+        Metric -> its recorded value, and the one found.
+
+    Raises:
+        InputError: It cannot be measured here.
+    """
+    whole = load_study(run / "study.yaml")
+    result = pick(run, whole, trial)
+    assert result is not None
+    study = whole.under(result.params)
+    metrics = measure_again(folder, study, result, progress)
+    checks = _checks(folder) | {"metrics": {name: list(pair) for name, pair in metrics.items()}}
+    write_json(folder / CHECKS, checks)
+    write_atomic(folder / CARD, card(study, result, study.task.head, checks))
+    return metrics
+
+
+def _fill(
+    folder: Path,
+    weights: Path,
+    study: Study,
+    result: Result,
+    formats: frozenset[str],
+    metrics: dict[str, Any],
+) -> None:
+    task = load_task(study, prepare(study, lambda done, total: None))  # from the cache, as a rule
+    model = network(study, result.arch)
+    load_weights(model, weights)
+    model.eval()
+    about: dict[str, Any] = {
+        "arch": result.arch,
+        "head": task.head,
+        "num_outputs": study.head_outputs,
+        "source": _provenance(result),
+    }
+    if study.detector is not None:
+        about["detector"] = study.detector.to_dict()
+    write_json(folder / ARCH, about)
+    write_json(folder / "preprocess.json", task.preprocessing())
+    shutil.copyfile(weights, folder / WEIGHTS)
+    Image.fromarray(task.sample()).save(folder / "sample.png")
+    _copy_sources(folder / "network", study.task.kind)
+    shutil.copy(PACKAGE / "templates" / f"example_{study.task.kind}.py", folder / "example.py")
+    images = _images(task, result)
+    named = NamedOutputs(model, task.preprocessing()).eval()
+    written = write_formats(folder, named, images, formats)
+    found = _verify(folder, model, task, images, written)
+    checks = {"formats": found, "metrics": metrics}
+    write_json(folder / CHECKS, checks)
+    (folder / CARD).write_text(card(study, result, task.head, checks))
+
+
+def _copy_sources(folder: Path, kind: str) -> None:
+    for pattern in (*SOURCES, *TASK_SOURCES.get(kind, ())):
+        for file in PACKAGE.glob(pattern):
+            target = folder / file.relative_to(PACKAGE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    shutil.copy(PACKAGE / "templates" / "network.py", folder / "__init__.py")
+
+
+def _verify(
+    folder: Path,
+    model: nn.Module,
+    task: Task,
+    images: Sequence[Tensor],
+    written: dict[str, dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Compare with what a process gives that cannot import this package: the source bit for bit.
+
+    Returns:
+        What was written, with the differences of each file.
+
+    Raises:
+        RuntimeError: They differ, or are no numbers.
+    """
+    call = _inputs(model, task)
+    with torch.inference_mode():
+        outputs = _outputs(model, call)
+    if not all(bool(tensor.isfinite().all()) for tensor in outputs):
+        raise RuntimeError("the trained network puts out NaN or infinity, so is not exported")
+    files = {f: len(images) if "height" in a["varies"] else 1 for f, a in written.items()}
+    images = images if files else ()
+    found, named = run_alone(folder, call, images, files)
+    require_equal(found, outputs)
+    rows = differences(NamedOutputs(model, task.preprocessing()).eval(), images, named)
+    return {
+        file: about | {"differences": [row.to_dict() for row in rows if row.file == file]}
+        for file, about in written.items()
+    }
+
+
+def _images(task: Task, result: Result) -> list[Tensor]:
+    """Images (1, 3, H, W) for graphs: the sample, and at an odd size if the network takes it."""
+    sample = _shown(task)[0]
+    spec = ArchSpec.from_dict(result.arch)
+    try:
+        check_input(spec, task.head, ODD)
+    except InputError:
+        return [sample]
+    return [sample, F.interpolate(sample, size=ODD, mode="bilinear")]
+
+
+def _shown(task: Task) -> tuple[Tensor, tuple[int, int]]:
+    """The sample as the network sees it, and its (H, W) without padding."""
+    sample, about = task.sample(), task.preprocessing()
+    if about["task"] != "detection":
+        return normalise(sample[None]).contiguous(), (sample.shape[0], sample.shape[1])
+    shown = fitted(Image.fromarray(sample), about["image_size"])
+    image = padded(normalise(np.asarray(shown)[None]), about["padded"])
+    return image.contiguous(), (shown.height, shown.width)
+
+
+def _inputs(model: nn.Module, task: Task) -> list[Tensor]:
+    """What the network is called with to look at the sample, in the layout that a file keeps."""
+    image, size = _shown(task)
+    return [image, torch.tensor([size])] if isinstance(model, Detector) else [image]
+
+
+def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """All that the network puts out.
+
+    Of a detector, which might find nothing, the maps of its pyramid as well.
+    """
+    output = model(*inputs)
+    if isinstance(model, Detector):
+        maps = model.backbone(inputs[0]).values()
+        return [*maps, *(output[0][name] for name in sorted(output[0]))]
+    return [output] if isinstance(output, Tensor) else list(output)
+
+
+def _provenance(result: Result) -> dict[str, str | int]:
+    return {
+        "study": result.study,
+        "trial": result.trial,
+        "seed": result.seed,
+        "started": result.started,
+        "version": metadata.version("hrnet-search"),
+    }
+
+
+def _source(folder: Path, weights: Path) -> object:
+    """The provenance of what is exported there now, if it is whole and has these weights.
+
+    Weights that are gone from the run, where nothing could be made of them anew, may be any.
+    """
+    try:
+        content = read_user_json(folder / ARCH)
+        is_whole = (folder / WEIGHTS).exists() and (
+            not weights.exists() or filecmp.cmp(weights, folder / WEIGHTS, shallow=False)
+        )
+    except (InputError, OSError):
+        return None
+    return content.get("source") if is_whole and isinstance(content, dict) else None
+
+
+def _checks(folder: Path) -> dict[str, Any]:
+    """What `checks.json` says; nothing if it is damaged, or of an earlier version."""
+    try:
+        content = read_user_json(folder / CHECKS)
+    except InputError:
+        return NOTHING
+    is_one = isinstance(content, dict) and content.keys() == NOTHING.keys()
+    return content if is_one and all(isinstance(v, dict) for v in content.values()) else NOTHING
+
+
+def _is_whole(folder: Path, file: str) -> bool:
+    """Whether a graph is there as it was written and checked."""
+    about = _checks(folder)["formats"].get(file)
+    wanted = about.get("sha256") if isinstance(about, dict) else None
+    return wanted is not None and (folder / file).exists() and checksum(folder / file) == wanted
+
+
+def _replace(folder: Path, temporary: Path) -> None:
+    """Put a finished folder in place of an old one."""
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".old-"))
+    if folder.exists():
+        folder.rename(old / folder.name)
+    temporary.rename(folder)
+    shutil.rmtree(old)
