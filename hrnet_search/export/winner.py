@@ -84,8 +84,8 @@ def front_trials(run: Path) -> tuple[list[int], list[str]]:
 
 
 def _on_front(read: "Run") -> set[str]:
-    from ..report.figures import pareto_data
+    from ..report.pareto import pareto_data
     from ..report.search import networks_data
 
-    data = pareto_data(read) if read.study.search.is_grid else networks_data(read)
+    data = pareto_data(read, read.study.cost) if read.study.search.is_grid else networks_data(read)
     return set(data["arm"][data["front"]])
