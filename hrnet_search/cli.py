@@ -141,11 +141,11 @@ examples:
   hrnet-search report table12_pose table12_camvid  does what wins for pose win for segmentation?
   hrnet-search report short long longer            what longer training has changed
 
-Writes reports/STUDY/ as `run` does at its end, also while the study runs. Of several studies it
-writes reports/A+B/ instead, a name that no study has, and changes nothing of their own reports: the
-arms they share (by name; of searches the networks), whether their orders agree, paired differences
-to the first study, what differs between the settings. Where there is no run of one of several, its
-report is read. A page is complete by itself, of about 5 MB, so that it can be sent to somebody;
+Writes reports/STUDY/ as `run` does at its end, also while the study runs, and the page of its scales
+where `fidelity` has run them. Of several studies it writes reports/A+B/ instead, a name that no
+study has, and changes nothing of their own reports: the arms they share (by name; of searches the
+networks), whether their orders agree, paired differences to the first study, what differs between
+the settings. Where there is no run of one of several, its report is read. A page is complete by itself, of about 5 MB, so that it can be sent to somebody;
 with --shared it needs the file beside its folder.
 """
 
@@ -404,6 +404,7 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
         from .report import write_report
 
         page = write_report(run, reports, shared=options.shared)
+        _report_scales(run, reports, shared=options.shared)
     else:
         runs = [_record_folder(name, out, mark="study.yaml") for name in names]
         reports = _reports_of(names, runs, out)
@@ -412,6 +413,20 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
         page = write_studies(runs, reports, shared=options.shared)
     print(f"Report: {page}")
     return DONE
+
+
+def _report_scales(run: Path, reports: Path, *, shared: bool) -> None:
+    """The page about a study's scales again, where `hrnet-search fidelity` has run them all."""
+    from .report import write_fidelity
+    from .report.frame import read_run
+    from .study import load_study
+
+    study = load_study(run / "study.yaml")
+    runs = {name: run.parent / scaled.name for name, scaled in study.at_scales().items()}
+    if study.scales and all((folder / "results.jsonl").exists() for folder in runs.values()):
+        command = str(read_run(run).environment.get("command") or f"hrnet-search run {study.name}")
+        command = command.replace("hrnet-search run ", "hrnet-search fidelity ", 1)
+        print(f"Fidelity: {write_fidelity(runs, reports, command=command, shared=shared)}")
 
 
 def _reports_of(studies: Sequence[str], runs: Sequence[Path], out: Path) -> Path:

@@ -70,13 +70,16 @@ def _plotly(out: Path, shared: bool) -> str:
     return ""
 
 
-def write_fidelity(runs: Mapping[str, Path], out: Path, *, command: str) -> Path:
+def write_fidelity(
+    runs: Mapping[str, Path], out: Path, *, command: str, shared: bool = False
+) -> Path:
     """Write how well the scales of a study predict it, and return the page.
 
     Args:
         runs: Scale -> its folder, as of `write_report`; the last is what the others predict.
         out: Folder for `fidelity.html`, `fidelity.md` and `fidelity.csv`.
         command: The command line that repeats this.
+        shared: As of `write_report`.
 
     Raises:
         InputError: A study is missing or not valid.
@@ -86,7 +89,7 @@ def write_fidelity(runs: Mapping[str, Path], out: Path, *, command: str) -> Path
     content = _content(scales[-1].run, out) | _fidelity_content(scales, runs, out)
     content |= {"command": _command(command), "given_command": True, "winner": None}
     write_atomic(out / "fidelity.md", _fidelity_markdown(content))
-    write_atomic(out / "fidelity.html", _page("fidelity.html.j2", get_plotlyjs(), content))
+    write_atomic(out / "fidelity.html", _page("fidelity.html.j2", _plotly(out, shared), content))
     return out / "fidelity.html"
 
 

@@ -46,6 +46,11 @@ def test_every_scale_is_a_study_with_its_report(tmp_path: Path) -> None:
         assert (out / "reports" / name / "index.html").exists()
     assert f"Fidelity: {out / 'reports' / 'tiny' / 'fidelity.html'}" in done.stdout
     assert (out / "reports" / "tiny" / "fidelity.csv").exists()
+    page = out / "reports" / "tiny" / "fidelity.html"
+    written_first = page.read_text()
+    page.unlink()
+    assert main(["report", "tiny", "--out", str(out)]) == 0
+    assert page.read_text() == written_first
     before = [file.read_bytes() for file in sorted(out.glob("runs/*/results.jsonl"))]
 
     again = fidelity(study, out)
