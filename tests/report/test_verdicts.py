@@ -113,7 +113,7 @@ def test_a_shipped_report_is_whole_and_can_be_replayed(folder: Path) -> None:
     study = load_study(folder / "study.yaml")
     trials = pd.read_csv(folder / "results.csv")
     assert study.name == folder.name
-    planned = {(study.arm(p), study.network(p).key) for p in study.arms()}
+    planned = {(study.arm(p), study.key(p)) for p in study.arms()}
     assert set(zip(trials["arm"], trials["key"], strict=True)) == planned
     assert set(trials["state"]) <= {"complete", "failed"}
     counts = trials.groupby("arm")["seed"].nunique()
