@@ -864,6 +864,8 @@ def test_a_graph_that_is_off_is_not_exported() -> None:
         for found, most in ((off, "0.002"), (none, "nan")):
             with pytest.raises(RuntimeError, match=re.escape(wrong + most)):
                 differences(net, images, {"network": [own], file: [found]})
+    with pytest.raises(RuntimeError, match="puts out scores instead of probabilities, scores"):
+        differences(net, images, {"network": [own], "model.pt2": [{"scores": scores}]})
     with pytest.raises(RuntimeError, match="the exported network is not the trained one"):
         differences(net, images, {"network": [off]})
 

@@ -183,7 +183,8 @@ def differences(net: NamedOutputs, images: Sequence[Tensor], outputs: Outputs) -
         outputs: From there.
 
     Raises:
-        RuntimeError: The source's differ at all, or those of a file by more than `LIMIT`.
+        RuntimeError: The source's differ at all, or those of a file by more than `LIMIT`; or a file
+            puts out others.
     """
     with torch.inference_mode():
         wanted = [net(image) for image in images]
@@ -209,6 +210,9 @@ def _of_image(
     net: NamedOutputs, file: str, image: Tensor, found: Named, wanted: Named
 ) -> Iterator[Difference]:
     size = (image.shape[-2], image.shape[-1])
+    if found.keys() != wanted.keys():
+        names = [", ".join(sorted(outputs)) for outputs in (found, wanted)]
+        raise RuntimeError(f"{file} puts out {names[0]} instead of {names[1]}")
     for name, tensor in found.items():
         if name == "classes":
             scores = net.enlarged(found["scores"], size)
