@@ -190,7 +190,7 @@ examples:
   hrnet-search export fusion_ablation --check              does the folder score what was recorded?
 
 Each folder is verified in a process that cannot import hrnet-search: the source gives the trained
-network's outputs bit for bit, model.onnx within 1e-4 of their range. What was found is in its
+network's outputs bit for bit, graphs within 1e-4 of their range. What was found is in its
 README. A folder that has what is asked for stays as it is. ONNX wants
 `pip install 'hrnet-search[onnx]'`.
 Exit status: 0 done, 1 outputs or metrics differ, 2 the input was wrong.
@@ -453,11 +453,14 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
 
     formats = parse_formats(options.format)
     trials: Sequence[int | None] = [options.trial]
+    rivals: Sequence[str] = []
     if options.pareto:
         trials, rivals = front_trials(run)
         for name in rivals:
             print(f"hrnet-search: not exported: {name}, for it is no HRNet", file=sys.stderr)
     done = [_export_one(run, reports, trial, formats, check=options.check) for trial in trials]
+    if trials == [] and rivals:
+        raise InputError("no HRNet is on the Pareto front", file=run, key="--pareto")
     if not done or None in done:
         raise InputError("no trial of an HRNet is complete yet", file=run)
     return max(status for status in done if status is not None)
@@ -477,15 +480,19 @@ def _export_one(
     if folder is None:
         return None
     print(f"Exported: {folder}")
-    return _check_export(run, folder, trial) if check else DONE
+    return _check_export(run, folder) if check else DONE
 
 
-def _check_export(run: Path, folder: Path, trial: int | None) -> int:
+def _check_export(run: Path, folder: Path) -> int:
     """Print what an exported folder scores; `DIFFERS` if that is not what was recorded."""
     from .export import check_again
 
-    with _bar("Preparing data") as advance:
-        metrics = check_again(run, folder, advance, trial=trial)
+    try:
+        with _bar("Preparing data") as advance:
+            metrics = check_again(run, folder, advance)
+    except RuntimeError as error:
+        print(f"hrnet-search: not checked: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED_TRIALS
     for name, (recorded, found) in metrics.items():
         told = "as recorded" if found == recorded else f"recorded {recorded!r}"
         print(f"Checked: {name} {found!r}, {told}")

@@ -24,7 +24,7 @@ from hrnet_search.arch import ArchSpec
 from hrnet_search.cli import main
 from hrnet_search.detectors import Detector, HRPyramid, build_detector
 from hrnet_search.errors import InputError
-from hrnet_search.export import choose_winner, export_winner, formats, front_trials
+from hrnet_search.export import check_again, choose_winner, export_winner, formats, front_trials
 from hrnet_search.export import folder as module
 from hrnet_search.export.card import card as card_of
 from hrnet_search.export.verify import differences, run_alone
@@ -847,19 +847,25 @@ def test_what_cannot_be_asked_for_is_refused_in_one_line(
 
 
 def test_a_graph_that_is_off_is_not_exported() -> None:
-    """By a thousandth of the range in ONNX Runtime; of torch.export's it is only told."""
+    """By a thousandth of the range, or as it is no number."""
     scores = torch.tensor([[0.0, 2.0]])
     net = NamedOutputs(Answer(scores), {"task": "classification"})
     own = net(torch.zeros(1, 3, 8, 8))
-    off = own | {"scores": scores + torch.tensor([[0.0, 0.002]])}
+    near, off, none = (
+        own | {"scores": scores + torch.tensor([[0.0, far]])} for far in (0.0001, 0.002, np.nan)
+    )
     images = [torch.zeros(1, 3, 8, 8)]
-    (row, same) = differences(net, images, {"network": [own], "model.pt2": [off]})
+    (row, same) = differences(net, images, {"network": [own], "model.pt2": [near]})
     assert (row.output, row.size, same.most) == ("scores", (8, 8), 0.0)
-    assert row.most == pytest.approx(0.002, abs=1e-6)
-    assert row.share == pytest.approx(0.001, abs=1e-6)
-    wrong = r"model\.onnx is not the trained network: at 8x8 its scores differ by up to 0\.002"
-    with pytest.raises(RuntimeError, match=wrong):
-        differences(net, images, {"network": [own], "model.onnx": [off]})
+    assert row.most == pytest.approx(0.0001, abs=1e-6)
+    assert row.share == pytest.approx(0.00005, abs=1e-6)
+    for file in ("model.onnx", "model.pt2"):
+        wrong = f"{file} is not the trained network: at 8x8 its scores differ by up to "
+        for found, most in ((off, "0.002"), (none, "nan")):
+            with pytest.raises(RuntimeError, match=re.escape(wrong + most)):
+                differences(net, images, {"network": [own], file: [found]})
+    with pytest.raises(RuntimeError, match="puts out scores instead of probabilities, scores"):
+        differences(net, images, {"network": [own], "model.pt2": [{"scores": scores}]})
     with pytest.raises(RuntimeError, match="the exported network is not the trained one"):
         differences(net, images, {"network": [off]})
 
@@ -871,10 +877,11 @@ def test_classes_are_judged_by_their_scores() -> None:
     image = torch.zeros(1, 3, 2, 2)
     own = net(image)
     assert own["classes"].unique().tolist() == [0]
-    for chosen, loss in ((1, 1e-6), (2, 1.0)):
-        found = own | {"classes": torch.full_like(own["classes"], chosen)}
-        rows = differences(net, [image], {"network": [own], "model.pt2": [found]})
-        assert rows[1].share == rows[1].most == pytest.approx(loss, rel=0.1)
+    near, far = (own | {"classes": torch.full_like(own["classes"], n)} for n in (1, 2))
+    rows = differences(net, [image], {"network": [own], "model.pt2": [near]})
+    assert rows[1].share == rows[1].most == pytest.approx(1e-6, rel=0.1)
+    with pytest.raises(RuntimeError, match="its classes differ by up to 1, 1 of their range"):
+        differences(net, [image], {"network": [own], "model.pt2": [far]})
 
 
 class Answer(torch.nn.Module):
@@ -971,6 +978,111 @@ def test_the_metrics_are_measured_again_with_the_folders_source(
     assert f"ap {metrics['ap']!r} instead of 0.5" in (folder / "README.md").read_text()
 
 
+def test_a_source_that_fails_is_told_in_one_line_and_leaves_nothing(
+    pose_run: Path,
+    tmp_path: Path,
+    one_thread: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    measured_run(pose_run, tmp_path / "runs" / "smoke")
+    command = ["export", "smoke", "--check", "--out", str(tmp_path)]
+    assert main(command) == 0
+    folder = tmp_path / "reports" / "smoke" / "winner"
+    assert not list(folder.rglob("__pycache__"))
+    (folder / "network" / "__init__.py").write_text("def (\n")
+    capsys.readouterr()
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    place = folder / "network"
+    assert said.startswith(f"hrnet-search: not checked: the source in {place} fails: SyntaxError(")
+    assert said.count("\n") == 1
+
+
+def test_what_is_checked_is_the_trial_of_the_folder(
+    pose_run: Path, tmp_path: Path, one_thread: None
+) -> None:
+    """A study that runs may have another winner by then."""
+    run, metrics = measured_run(pose_run, tmp_path / "smoke")
+    folder = export_winner(run, tmp_path / "report")
+    assert folder is not None
+    record = Result.read(run / "trials" / "00000" / "result.json")
+    better = replace(record, trial=1, seed=1, metrics=dict.fromkeys(metrics, 1.0))
+    (run / "trials" / "00001").mkdir()
+    write_json(run / "trials" / "00001" / "result.json", better.to_dict())
+    found = check_again(run, folder, lambda done, total: None)
+    assert found == {name: (value, value) for name, value in metrics.items()}
+
+
+ROW = {"file": "model.onnx", "size": [32, 32], "output": "joints", "most": 0.0, "share": 0.0}
+GRAPH = {"sha256": "0", "varies": {"batch": 1}, "outputs": ["joints"], "differences": [ROW]}
+
+
+@pytest.mark.parametrize(
+    ("content", "believed"),
+    [
+        ({"formats": {"model.onnx": GRAPH}, "metrics": {"ap": [0.5, 0.5]}}, True),
+        ({"formats": {}, "metrics": {}}, True),
+        ([], False),
+        ({"formats": {}}, False),
+        ({"formats": {"model.exe": GRAPH}, "metrics": {}}, False),
+        ({"formats": {"model.onnx": {"sha256": "0"}}, "metrics": {}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"differences": []}}, "metrics": {}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"differences": [[]]}}, "metrics": {}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"varies": {"height": 5}}}, "metrics": {}}, False),
+        ({"formats": {}, "metrics": {"ap": 0.5}}, False),
+        ({"formats": {}, "metrics": {"ap": [0.5, float("nan")]}}, False),
+    ],
+)
+def test_checks_that_were_edited_are_not_believed(
+    tmp_path: Path, content: Any, believed: bool
+) -> None:
+    (tmp_path / "checks.json").write_text(json.dumps(content))
+    assert module._checks(tmp_path) == (content if believed else module.NOTHING)
+
+
+def test_a_folder_comes_back_if_another_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, new = tmp_path / "winner", tmp_path / ".winner-x"
+    for place in (folder, new):
+        place.mkdir()
+        (place / "name").write_text(place.name)
+    real = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self == new:
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module._replace(folder, new)
+    assert (folder / "name").read_text() == "winner"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".winner-x", "winner"]
+
+
+def test_of_two_exports_at_once_the_last_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other, new = (tmp_path / name for name in ("winner", ".winner-1", ".winner-2"))
+    for place in (folder, other, new):
+        place.mkdir()
+        (place / "name").write_text(place.name)
+    real = Path.rename
+
+    def with_another(self: Path, target: Path) -> Path:
+        if self == new and other.exists():  # the other comes in between
+            real(other, folder)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", with_another)
+    module._replace(folder, new)
+    assert (folder / "name").read_text() == ".winner-2"
+    assert [path.name for path in tmp_path.iterdir()] == ["winner"]
+
+
 def test_a_record_that_does_not_say_what_it_ran_on_is_not_measured_again(
     pose_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1016,6 +1128,21 @@ def test_every_network_of_the_front_is_exported(
     folder = tmp_path / "reports" / "smoke" / "trial-00000"
     assert capsys.readouterr().out == f"Exported: {folder}\n"
     assert (folder / "network" / "__init__.py").exists()
+
+
+def test_a_front_of_others_networks_alone_is_told(
+    pose_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+    monkeypatch.setattr("hrnet_search.export.front_trials", lambda run: ([], ["hourglass_8"]))
+    assert main(["export", "smoke", "--pareto", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "hrnet-search: not exported: hourglass_8, for it is no HRNet",
+        f"hrnet-search: {tmp_path}/runs/smoke: --pareto: no HRNet is on the Pareto front",
+    ]
 
 
 def documented(word: str) -> str:

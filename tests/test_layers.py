@@ -74,7 +74,7 @@ HOMES = {
     "plotly": ("report",),
     "pandas": ("report",),
     "jinja2": ("report",),
-    "pydantic": ("space", "settings", "reading", "strategy", "study"),
+    "pydantic": ("space", "settings", "reading", "strategy", "study", "export.checks"),
     "yaml": ("reading", "study", "search.ledger"),
     "rich": ("search", "cli", "progress"),
     "scipy": ("stats", "ranks", "tasks"),

@@ -35,6 +35,7 @@ def measure_again(
     Raises:
         InputError: The data is not the trial's, its device is not here, or the record does not say
             what the trial ran on.
+        RuntimeError: The folder's source fails, or puts out numbers that are none.
     """
     lacking = [name for name in WANTED if name not in result.environment]
     if lacking:
@@ -60,7 +61,11 @@ def measure_again(
 
 
 def source_network(folder: Path) -> nn.Module:
-    """The network that the folder's own source builds, with its weights."""
+    """The network that the folder's own source builds, with its weights; nothing is left there.
+
+    Raises:
+        RuntimeError: The source fails, as it may after it was edited.
+    """
     name = f"exported_{abs(hash(folder.resolve()))}"
     place = folder / "network"
     spec = importlib.util.spec_from_file_location(
@@ -70,10 +75,14 @@ def source_network(folder: Path) -> nn.Module:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
         net: nn.Module = module.load_network(folder)
+    except Exception as error:  # whatever somebody has written there
+        raise RuntimeError(f"the source in {place} fails: {error!r}") from error
     finally:
+        sys.dont_write_bytecode = before
         for other in [key for key in sys.modules if key.partition(".")[0] == name]:
             del sys.modules[other]
     return net

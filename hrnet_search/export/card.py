@@ -7,7 +7,6 @@ from typing import Any
 from ..frameworks import FRAMEWORKS
 from ..result import METRICS, Result
 from ..study import Study
-from .formats import FILES
 from .verify import LIMIT
 
 # What the outputs are and how to call the example, by task.
@@ -137,7 +136,7 @@ Weights are within. Input is `image`, normalised as `preprocess.json` says, outp
 {_sizes(varies, rows[0]["size"])}
 In a process without hrnet-search the outputs were compared with those of the trained network.
 Decoded outputs are compared on equal maps; of `classes` it says how much lower the chosen class
-scores than the best. More than {LIMIT:g} of the range in `{FILES["onnx"]}` would have failed.
+scores than the best. More than {LIMIT:g} of the range would have failed.
 
 | file | size | output | greatest difference | share of the output's range |
 |---|---|---|---|---|

@@ -3,7 +3,10 @@
 Also as graphs for other runtimes, if asked for. What is written is verified in a clean process.
 """
 
+import contextlib
+import errno
 import filecmp
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -32,6 +35,7 @@ from ..tasks.base import Task, normalise
 from ..weights import load_weights
 from .again import measure_again
 from .card import card
+from .checks import NOTHING, is_checks
 from .formats import FILES, checksum, require_packages, write_formats
 from .verify import differences, require_equal, run_alone
 from .winner import pick
@@ -50,7 +54,6 @@ TASK_SOURCES = {
     "detection": ("frameworks.py", "detectors/*.py", "objects.py"),
 }
 NO_FORMATS: frozenset[str] = frozenset()
-NOTHING: dict[str, Any] = {"formats": {}, "metrics": {}}  # checked of a folder yet
 
 Progress = Callable[[int, int], None]
 
@@ -103,25 +106,24 @@ def export_winner(
     return folder
 
 
-def check_again(
-    run: Path, folder: Path, progress: Progress, *, trial: int | None = None
-) -> dict[str, tuple[float, float]]:
+def check_again(run: Path, folder: Path, progress: Progress) -> dict[str, tuple[float, float]]:
     """Measure the metrics of an exported folder again, and say in its README what came out.
 
     Args:
         run: `runs/<study>`.
-        folder: From `export_winner`.
+        folder: From `export_winner`. It says which trial it is of: while a study runs, another
+            one may have become the best meanwhile.
         progress: Called with images done and in all, if data has to be prepared.
-        trial: As there.
 
     Returns:
         Metric -> its recorded value, and the one found.
 
     Raises:
         InputError: It cannot be measured here.
+        RuntimeError: The folder's source fails, or puts out numbers that are none.
     """
     whole = load_study(run / "study.yaml")
-    result = pick(run, whole, trial)
+    result = pick(run, whole, read_user_json(folder / ARCH)["source"]["trial"])
     assert result is not None
     study = whole.under(result.params)
     metrics = measure_again(folder, study, result, progress)
@@ -276,21 +278,38 @@ def _checks(folder: Path) -> dict[str, Any]:
         content = read_user_json(folder / CHECKS)
     except InputError:
         return NOTHING
-    is_one = isinstance(content, dict) and content.keys() == NOTHING.keys()
-    return content if is_one and all(isinstance(v, dict) for v in content.values()) else NOTHING
+    return content if is_checks(content) else NOTHING
 
 
 def _is_whole(folder: Path, file: str) -> bool:
     """Whether a graph is there as it was written and checked."""
     about = _checks(folder)["formats"].get(file)
-    wanted = about.get("sha256") if isinstance(about, dict) else None
-    return wanted is not None and (folder / file).exists() and checksum(folder / file) == wanted
+    there = about is not None and (folder / file).is_file()
+    return there and checksum(folder / file) == about["sha256"]
 
 
 def _replace(folder: Path, temporary: Path) -> None:
-    """Put a finished folder in place of an old one."""
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".old-"))
-    if folder.exists():
-        folder.rename(old / folder.name)
-    temporary.rename(folder)
-    shutil.rmtree(old)
+    """Put a finished folder in place of an old one; of several exports at once the last stays."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".old-") as scratch:
+        for number in itertools.count():
+            if _put(folder, temporary, Path(scratch) / str(number)):
+                return
+
+
+def _put(folder: Path, temporary: Path, old: Path) -> bool:
+    """Move `folder` to `old` and `temporary` in its place; whatever interrupts, one is there.
+
+    Returns:
+        False if another export has put its own there in between.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+        temporary.rename(folder)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if old.exists() and temporary.exists():
+            old.rename(folder)
+        raise
+    return True

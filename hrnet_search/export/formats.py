@@ -205,4 +205,4 @@ def _cause(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException | None) -> str:
-    return str(error).strip().partition("\n")[0]
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -117,7 +117,7 @@ def search_figure(run: Run, data: pd.DataFrame, places: Places) -> go.Figure | N
         figure = blank_figure(x.title, y.title)
         figure.add_trace(front_trace(points, x, y))
         if run.study.seeds > 1:
-            figure.add_trace(_deviations(points[points["front"]], names, x, y))
+            figure.add_trace(_deviations(points, names, x, y))
         trace = _points(points, names, x, y)
         trace.update(
             customdata=[places.get(name) for name in names],
@@ -149,9 +149,12 @@ def _points(data: pd.DataFrame, names: list[str], x: Metric, y: Metric) -> go.Sc
 
 
 def _deviations(data: pd.DataFrame, names: list[str], x: Metric, y: Metric) -> go.Scatter:
-    """Bars of standard deviations, of the front alone: hundreds would hide it."""
-    rows = data.set_index("arm")
-    spreads = {name: float(rows["deviation"][name]) for name in rows.index}
+    """Bars of standard deviations, of the front alone: hundreds would hide it.
+
+    The lengths are those of all networks: with another cost on the axis others are in front.
+    """
+    rows = data[data["front"]].set_index("arm")
+    spreads = dict(zip(data["arm"], map(float, data["deviation"]), strict=True))
     known = [value if math.isfinite(value := spreads.get(name, 0.0)) else 0.0 for name in names]
     return go.Scatter(
         x=[_at(rows, "cost", name, x) for name in names],

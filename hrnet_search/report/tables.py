@@ -406,7 +406,7 @@ def tex(text: str) -> str:
     """Text that LaTeX sets as it is, on one line and without control characters."""
     flat = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
     escaped = "".join(LATEX.get(letter, letter) for letter in flat)
-    return escaped.replace("--", "-{}-")  # two are no dash
+    return re.sub("-(?=-)", "-{}", escaped)  # two are no dash, three no longer one
 
 
 def _costs(run: Run) -> list[str]:

@@ -128,6 +128,20 @@ def test_deviations_are_drawn_of_the_front_alone(tmp_path):
     assert bars.error_y.array[1] == pytest.approx(100 * 0.2 / 2**0.5)
 
 
+def test_deviations_are_there_for_the_front_of_every_cost(tmp_path):
+    """The page takes lengths of bars from the first cost: also of what is in front by another."""
+    folder = make_search(tmp_path / "run", [(8, [0.3, 0.5], None), (16, [0.2, 0.4], None)], seeds=2)
+    run = with_costs(
+        folder,
+        {"width=8, within=true": (0, 1e9, 3e6, None), "width=16, within=true": (0, 2e9, 1e6, None)},
+    )
+    figure = pareto.search_figure(run, search.networks_data(run), {})
+    costs = figure.layout.meta["costs"]
+    drawn = {name: [x is not None for x in costs[name]["traces"]["x"][1]] for name in costs}
+    assert sorted(map(sum, drawn.values())) == [1, 2]
+    assert list(figure.data[1].error_y.array) == [pytest.approx(100 * 0.2 / 2**0.5)] * 2
+
+
 def test_nothing_measured_is_no_figure(tmp_path):
     assert pareto.grid_figure(read_run(make_run(tmp_path / "grid", values={})), {}) is None
     run = read_run(make_search(tmp_path / "search", [(8, [None], None)]))

@@ -348,7 +348,7 @@ def test_hostile_names_stay_in_their_cells_in_latex(tmp_path):
     ("text", "escaped"),
     [
         ("\\input{/x}", r"\textbackslash{}input\{/x\}"),
-        ("a--b~c^d#e", r"a-{}-b\textasciitilde{}c\textasciicircum{}d\#e"),
+        ("a--b---~c^d#e", r"a-{}-b-{}-{}-\textasciitilde{}c\textasciicircum{}d\#e"),
         ("*a\x07\n[b]", "{*}a {[}b{]}"),
         (
             "\u22121.0 ± 2 \u00d7 \u2713 \u2013",
