@@ -826,6 +826,8 @@ def _run_folder(study: str, out: Path, *, marks: Sequence[str] = ("study.yaml",)
         rule = f"has not been run in {runs}"
         if (report := out / "reports" / name / "study.yaml").exists():
             raise InputError(f"{rule}; {report.parent} is its report", key="study", value=study)
+        is_file = study.endswith((".yaml", ".yml"))
+        rule += f"; start it: hrnet-search run {study}" if is_file else "; see hrnet-search list"
         raise InputError(rule, key="study", value=study, nearest=nearest_name(name, known))
     return runs / name
 

@@ -131,7 +131,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) ->
         ),
         (["validate", "studies"], ["studies", "cannot be read"]),
         (["report", "smoek"], ["'smoek'", "has not been run"]),
-        (["export", "nothing"], ["'nothing'", "has not been run"]),
+        (["export", "nothing"], ["'nothing'", "has not been run in runs; see hrnet-search list"]),
+        (["export", str(SMOKE)], [f"has not been run in runs; start it: hrnet-search run {SMOKE}"]),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(

@@ -58,7 +58,8 @@ def named_styles(names: Iterable[str]) -> dict[str, Style]:
 
 
 def spread_costs(figure: go.Figure, data: pd.DataFrame) -> None:
-    """A logarithmic axis for costs far apart."""
+    """A logarithmic axis for costs far apart; plain numbers, as "273µ" GMACs would be no unit."""
+    figure.update_xaxes(exponentformat="none")
     if data["cost"].min() > 0 and data["cost"].max() / data["cost"].min() > LOG_RATIO:
         figure.update_xaxes(type="log")
 

@@ -80,6 +80,10 @@ def test_costs_far_apart_have_a_logarithmic_axis(tmp_path):
     assert types == {"GMACs": "linear", "Params": "linear", "Latency": "log"}
 
 
+def test_costs_have_no_prefixes_on_their_axis(tmp_path):
+    assert pareto.grid_figure(grid(tmp_path), {}).layout.xaxis.exponentformat == "none"
+
+
 def test_an_arm_without_a_cost_has_no_place_on_its_axis(tmp_path):
     figures = FIGURES | {"+across": (0.4, 2e9, None, None)}
     figure = pareto.grid_figure(grid(tmp_path, figures), {})
