@@ -141,12 +141,13 @@ examples:
   hrnet-search report table12_pose table12_camvid  does what wins for pose win for segmentation?
   hrnet-search report short long longer            what longer training has changed
 
-Writes reports/STUDY/ as `run` does at its end, also while the study runs, and the page of its scales
-where `fidelity` has run them. Of several studies it writes reports/A+B/ instead, a name that no
-study has, and changes nothing of their own reports: the arms they share (by name; of searches the
-networks), whether their orders agree, paired differences to the first study, what differs between
-the settings. Where there is no run of one of several, its report is read. A page is complete by itself, of about 5 MB, so that it can be sent to somebody;
-with --shared it needs the file beside its folder.
+Writes reports/STUDY/ as `run` does at its end, also while the study runs, and the page of its
+scales where `fidelity` has run them. Of several studies it writes reports/A+B/ instead, a name that
+no study has, and changes nothing of their own reports: the arms they share (by name; of searches
+the networks), whether their orders agree, paired differences to the first study, what differs
+between the settings. Where there is no run of one of several, its report is read. A page is
+complete by itself, of about 5 MB, so that it can be sent to somebody; with --shared it needs the
+file beside its folder.
 """
 
 STATUS_EPILOG = """\
@@ -764,6 +765,12 @@ def _draw(options: argparse.Namespace, _: list[str]) -> int:
 
     if options.arm is None and options.trial is None:
         from .target import find_network
+
+        if any(
+            (Path(folder) / options.spec / "study.yaml").exists() for folder in ("runs", "reports")
+        ):
+            rule = "is a study; name one of its networks by --arm or --trial"
+            raise InputError(rule, key="SPEC", value=options.spec)
 
         spec, usual = find_network(options.spec, task=options.task)
         head = options.head or usual

@@ -499,6 +499,7 @@ def test_arms_and_trials_of_studies_are_drawn(capsys: pytest.CaptureFixture[str]
     ("arguments", "rule"),
     [
         (["w33"], "'w33': is no network's name"),
+        (["table12_pose"], "is a study; name one of its networks by --arm or --trial"),
         (["hourglass_8"], "'hourglass_8': is no HRNet, so it has no branches to draw"),
         ([str(SMOKE)], "holds many networks; name one of a study by --arm or --trial"),
         ([str(SMOKE), "--arm", "alll"], "--arm: 'alll': must be one of "),
@@ -512,8 +513,12 @@ def test_arms_and_trials_of_studies_are_drawn(capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_what_cannot_be_drawn_gets_one_line(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], rule: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    rule: str,
 ) -> None:
+    monkeypatch.chdir(ROOT)  # whose reports are found by name
     assert rule in refused(capsys, "draw", *arguments)
 
 

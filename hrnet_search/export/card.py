@@ -135,14 +135,21 @@ Weights are within. Input is `image`, normalised as `preprocess.json` says, outp
 {NAMED[study.task.kind]}.
 {_sizes(varies, rows[0]["size"])}
 In a process without hrnet-search the outputs were compared with those of the trained network.
-Decoded outputs are compared on equal maps; of `classes` it says how much lower the chosen class
-scores than the best. More than {LIMIT:g} of the range would have failed.
+Decoded outputs are compared on equal maps{_chosen(study)}. More than {LIMIT:g} of the range
+would have failed.
 
 | file | size | output | greatest difference | share of the output's range |
 |---|---|---|---|---|
 {chr(10).join(_difference(row) for row in rows)}
 
 """
+
+
+def _chosen(study: Study) -> str:
+    """How classes, which jump where two scores are about equal, were compared."""
+    if study.task.kind != "segmentation":
+        return ""
+    return "; of `classes` it says how much lower\nthe chosen class scores than the best"
 
 
 def _sizes(varies: Mapping[str, int], size: Sequence[int]) -> str:
