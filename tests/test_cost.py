@@ -232,7 +232,7 @@ def counts_alike(network: Drawn) -> bool:
     return (
         network.spec.fuse in ("sum", "concat")
         and network.spec.downsample != "avg_pool"
-        and network.head not in ("ocr", "v2p", "v2p_s2")
+        and network.head not in ("ocr", "v1p", "v1hp", "v2p", "v2p_s2")
     )
 
 

@@ -381,7 +381,8 @@ POSE_MISTAKES = [
         "rivals",
         ["hourglass_9"],
         "rivals.0: 'hourglass_9': must be one of simple_baseline_resnet50, "
-        "simple_baseline_resnet101, simple_baseline_resnet152, hourglass_8; "
+        "simple_baseline_resnet101, simple_baseline_resnet152, simple_baseline_resnet18_w12, "
+        "hourglass_8; "
         "did you mean 'hourglass_8'?",
     ),
     (

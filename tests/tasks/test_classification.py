@@ -433,5 +433,5 @@ def test_pretrained_weights_load_into_every_head(pretrained: tuple[Any, Path], h
     with torch.inference_mode():
         mine, theirs = net.body(image), source.body(image)
     assert torch.equal(mine[0], theirs[0])
-    assert len(mine) == (1 if head in ("v1", "v1h") else 4)
+    assert len(mine) == (1 if head in ("v1", "v1h", "v1p", "v1hp") else 4)
     assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=False))
