@@ -986,7 +986,9 @@ def test_a_checkpoint_of_another_training_is_left_aside(
 
 # --- several processes -------------------------------------------------------------------------
 
-FORK = multiprocessing.get_context("fork")
+# A fork of this process could not train once anything here, such as torch.export, has made autograd
+# start threads.
+APART = multiprocessing.get_context("forkserver")
 
 
 def shared(
@@ -995,7 +997,7 @@ def shared(
     """The first of two processes' network, metrics and history; stopped after `until`."""
     meeting = folder / f"{name}.meeting"
     workers = [
-        FORK.Process(target=_share, args=((rank, 2), meeting, folder, name, changes, until, net))
+        APART.Process(target=_share, args=((rank, 2), meeting, folder, name, changes, until, net))
         for rank in (0, 1)
     ]
     for worker in workers:
@@ -1087,7 +1089,7 @@ def test_no_two_processes_or_seeds_share_random_numbers(monkeypatch: pytest.Monk
 def test_that_another_process_is_gone_is_told_from_a_failure_of_its_own(tmp_path: Path) -> None:
     """The first of two processes asks for a sum when the second has been killed."""
     workers = [
-        FORK.Process(target=_left_alone, args=((rank, 2), tmp_path / "meeting", tmp_path / "said"))
+        APART.Process(target=_left_alone, args=((rank, 2), tmp_path / "meeting", tmp_path / "said"))
         for rank in (0, 1)
     ]
     for worker in workers:

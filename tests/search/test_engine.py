@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -159,16 +160,17 @@ def test_a_killed_worker_is_replaced_and_no_port_is_open_to_others(
 
 
 def test_two_processes_share_a_trial(tmp_path: Path) -> None:
-    sharing, addresses = set(), set()
+    seen, addresses = Counter[int](), set()
     with start(tmp_path, *ONE_TRIAL, *SAVED, "--set", "train.processes=2") as process:
         while process.poll() is None:
             family = descendants(process.pid)
-            sharing |= {pid for pid, title in family.items() if "RayTrainWorker" in title}
+            seen.update(pid for pid, title in family.items() if "RayTrainWorker" in title)
             addresses |= listening_addresses([process.pid, *family])
             time.sleep(LOOK)
         errors = errors_of(process)
     assert process.returncode == 0, errors
-    assert len(sharing) == 2
+    # A fork that is about to run something else still has its parent's title.
+    assert len([pid for pid, looks in seen.items() if looks > 2]) == 2
     assert addresses, "Ray listens somewhere"
     assert addresses <= LOOPBACK
     (line,) = results(tmp_path)
