@@ -35,7 +35,7 @@ Step = Callable[[], None]
 def detector(framework: str, samples: int) -> Detector:
     spec = DetectorSpec(framework=framework, num_classes=CLASSES, roi_samples=samples)
     body = preset("w18", task="detection")
-    net = build(body, head=spec.head, num_outputs=spec.channels)
+    net = build(body, head=spec.pyramid, num_outputs=spec.channels)
     model = build_detector(HRPyramid(net), spec)
     init_detector(model, seed=0)
     return model.train()

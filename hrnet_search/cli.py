@@ -329,7 +329,7 @@ def _fidelity(options: argparse.Namespace, given: list[str]) -> int:
 
     runs = {name: options.out / "runs" / scaled.name for name, scaled in studies.items()}
     reports = options.out / "reports" / study.name
-    print(f"Fidelity: {write_fidelity(runs, reports, command=_repeats(given))}")
+    print(f"Fidelity: {write_fidelity(runs, reports)}")
     return failed
 
 
@@ -419,15 +419,12 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
 def _report_scales(run: Path, reports: Path, *, shared: bool) -> None:
     """The page about a study's scales again, where `hrnet-search fidelity` has run them all."""
     from .report import write_fidelity
-    from .report.frame import read_run
     from .study import load_study
 
     study = load_study(run / "study.yaml")
     runs = {name: run.parent / scaled.name for name, scaled in study.at_scales().items()}
     if study.scales and all((folder / "results.jsonl").exists() for folder in runs.values()):
-        command = str(read_run(run).environment.get("command") or f"hrnet-search run {study.name}")
-        command = command.replace("hrnet-search run ", "hrnet-search fidelity ", 1)
-        print(f"Fidelity: {write_fidelity(runs, reports, command=command, shared=shared)}")
+        print(f"Fidelity: {write_fidelity(runs, reports, shared=shared)}")
 
 
 def _reports_of(studies: Sequence[str], runs: Sequence[Path], out: Path) -> Path:

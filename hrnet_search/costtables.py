@@ -275,7 +275,7 @@ def _detector_cost(network: Detector, input_size: Size) -> tuple[int, int]:
     """
     how, spec, name = network.counting, network.spec, network.backbone
     first = how.stride_first and name not in PRESETS
-    pyramid = _pyramid_cost(name, spec.head, spec.channels, first, input_size)
+    pyramid = _pyramid_cost(name, spec.pyramid, spec.channels, first, input_size)
     params, macs = _framework_cost(spec, how, pyramid.strides, pyramid.maps)
     norms = 0 if how.norms else pyramid.norms
     return params + pyramid.params - norms, macs + pyramid.macs

@@ -21,13 +21,14 @@ class Framework:
     Args:
         title: Its name in the paper.
         source: Where it was published.
-        head: Representation head that makes its maps of an HRNet, a key of `blueprint.HEADS`.
+        pyramids: Representation heads that can make its maps of an HRNet, keys of
+            `blueprint.HEADS`; the first is usual.
         masks: Does it find the pixels of each object too?
     """
 
     title: str
     source: str
-    head: str = "v2p"
+    pyramids: tuple[str, ...] = ("v2p", "v1p", "v1hp")  # strides 4 to 64 (Fig. 10b)
     masks: bool = False
 
 
@@ -39,20 +40,10 @@ FRAMEWORKS: Mapping[str, Framework] = {
         "Cascade Mask R-CNN", "Cai and Vasconcelos, CVPR 2018", masks=True
     ),
     "htc": Framework("Hybrid Task Cascade", "Chen et al., CVPR 2019", masks=True),
-    "fcos": Framework("FCOS", "Tian et al., ICCV 2019", head="v2p_s2"),
-    "centernet": Framework("CenterNet", "Duan et al., ICCV 2019", head="v2r"),
-    "retinanet": Framework("RetinaNet", "Lin et al., ICCV 2017", head="v2p_s2"),
+    "fcos": Framework("FCOS", "Tian et al., ICCV 2019", pyramids=("v2p_s2",)),
+    "centernet": Framework("CenterNet", "Duan et al., ICCV 2019", pyramids=("v2r",)),
+    "retinanet": Framework("RetinaNet", "Lin et al., ICCV 2017", pyramids=("v2p_s2",)),
 }
-
-
-# Pyramids of strides 4 to 64, of V1's map, V1h's and V2's (Fig. 10b); the last is usual.
-PYRAMIDS = ("v1p", "v1hp", "v2p")
-
-
-def head_of(framework: str, pyramid: str) -> str:
-    """The representation head under a framework, a key of `blueprint.HEADS`."""
-    own = FRAMEWORKS[framework].head
-    return pyramid if own in PYRAMIDS else own
 
 
 def framework_of(name: str) -> Framework:
@@ -75,8 +66,8 @@ class DetectorSpec:
     Args:
         framework: A key of `FRAMEWORKS`.
         num_classes: K, without background.
-        pyramid: Of `PYRAMIDS`: which maps of an HRNet the pyramid is made of. Other frameworks than
-            those on "v2p" have their own.
+        pyramid: Of the framework's `pyramids`: representation head of an HRNet under it. None
+            is given as the usual one.
         channels: Of each map of the pyramid.
         hidden: Width of the fully connected layers that classify a region.
         anchor_scale: Side of an anchor in strides of its map; two-stage frameworks. RetinaNet's
@@ -96,7 +87,7 @@ class DetectorSpec:
 
     framework: str
     num_classes: int
-    pyramid: str = PYRAMIDS[-1]
+    pyramid: str = ""
     channels: int = 256
     hidden: int = 1024
     anchor_scale: float = 8.0
@@ -113,11 +104,11 @@ class DetectorSpec:
     detections: int = 100
 
     def __post_init__(self) -> None:
-        own = framework_of(self.framework).head
-        if self.pyramid not in (PYRAMIDS if own in PYRAMIDS else PYRAMIDS[-1:]):
-            rule = f"must be one of {', '.join(PYRAMIDS)}"
-            if own not in PYRAMIDS:
-                rule = f"is not for {self.framework}, whose maps are {own}"
+        pyramids = framework_of(self.framework).pyramids
+        if not self.pyramid:
+            object.__setattr__(self, "pyramid", pyramids[0])
+        if self.pyramid not in pyramids:
+            rule = f"must be {' or '.join(pyramids)} under {self.framework}"
             raise InputError(rule, key="pyramid", value=self.pyramid)
         for field in dataclasses.fields(self):
             value, rule = getattr(self, field.name), ""
@@ -132,11 +123,6 @@ class DetectorSpec:
         ratios = self.anchor_ratios
         if not isinstance(ratios, tuple) or not ratios or not all(map(_is_number, ratios)):
             raise InputError("must be numbers of at least 0", key="anchor_ratios", value=ratios)
-
-    @property
-    def head(self) -> str:
-        """Representation head of an HRNet under it, a key of `blueprint.HEADS`."""
-        return head_of(self.framework, self.pyramid)
 
     @property
     def masks(self) -> bool:

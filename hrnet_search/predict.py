@@ -151,8 +151,8 @@ def _detector(arch: Mapping[str, Any]) -> DetectorSpec:
         detector = DetectorSpec.from_dict(arch["detector"])
     except InputError as error:
         raise error.within(key="detector") from None
-    if arch["head"] != detector.head:
-        rule = f"must be {detector.head}, which {detector.framework} stands on"
+    if arch["head"] != detector.pyramid:
+        rule = f"must be {detector.pyramid}, which {detector.framework} stands on"
         raise InputError(rule, key="head", value=arch["head"])
     return detector
 

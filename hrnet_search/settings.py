@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from .errors import InputError, nearest_name
-from .frameworks import FRAMEWORKS, PYRAMIDS, DetectorSpec, head_of
+from .frameworks import FRAMEWORKS, DetectorSpec
 from .joints import COCO, MPII, JointSet
 from .labels import LABEL_SETS, SYNTHETIC_CLASSES, VOC_CLASSES
 from .space import Strict
@@ -322,9 +322,10 @@ class DetectionTask(Strict):
         "centernet",
         "retinanet",
     ] = Field(default="faster_rcnn", description="What stands on the pyramid.")
-    pyramid: Literal["v1p", "v1hp", "v2p"] = Field(
-        default="v2p",
-        description="Made of the highest resolution alone, of the same widened, or of all maps.",
+    pyramid: Literal["v1p", "v1hp", "v2p", "v2p_s2", "v2r"] | None = Field(
+        default=None,
+        description="Made of the highest resolution alone (v1p), of the same widened (v1hp), or of "
+        "all maps (v2p). By default the framework's own.",
     )
     channels: int = Field(default=256, ge=8, description="Channels of each map of the pyramid.")
     hidden: int = Field(
@@ -384,14 +385,12 @@ class DetectionTask(Strict):
             refuse_unused(self, ("norm_on_bbox", "centerness_on_box"), "is for framework fcos")
         if self.framework != "htc":
             refuse_unused(self, ("semantic",), "is for framework htc")
-        if FRAMEWORKS[self.framework].head not in PYRAMIDS:
-            known = [name for name, each in FRAMEWORKS.items() if each.head in PYRAMIDS]
-            refuse_unused(self, ("pyramid",), f"is for framework {', '.join(known)}")
+        self.detector(1)  # raises what is wrong with the pyramid
         return self
 
     @property
     def head(self) -> str:
-        return head_of(self.framework, self.pyramid)
+        return self.pyramid or FRAMEWORKS[self.framework].pyramids[0]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -403,8 +402,8 @@ class DetectionTask(Strict):
         shared = {field.name for field in dataclasses.fields(DetectorSpec)}
         values = {key: value for key, value in self if key in shared}
         test = {key: value for key, value in self.test if key in shared}
-        ratios = tuple(self.anchor_ratios)
-        return DetectorSpec(**{**values, **test, "anchor_ratios": ratios}, num_classes=num_classes)
+        own = {"pyramid": self.head, "anchor_ratios": tuple(self.anchor_ratios)}
+        return DetectorSpec(**{**values, **test, **own}, num_classes=num_classes)
 
 
 class Files(Strict):

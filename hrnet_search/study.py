@@ -379,7 +379,7 @@ class Study(Strict):
         wrong = {
             "gradient_checkpointing": task.gradient_checkpointing,
             "framework": task.framework == "centernet",
-            "pyramid": task.head in ("v1p", "v1hp"),
+            "pyramid": task.head != FRAMEWORKS[task.framework].pyramids[0],
         }
         for key, is_wrong in wrong.items():
             if is_wrong:

@@ -249,6 +249,19 @@ def by_fvcore(net: nn.Module, image: Tensor) -> tuple[dict[str, int], dict[str, 
     return results[0], results[1]
 
 
+@pytest.mark.parametrize("branch", [1, 2])
+@pytest.mark.parametrize("head", ["v1p", "v1hp"])
+def test_a_pyramid_of_a_lower_map_costs_what_torch_counts(head: str, branch: int) -> None:
+    """Random networks have theirs of the highest resolution alone."""
+    spec = hrnet(width=8, num_modules=1, num_blocks=1, output_branch=branch)
+    net = build(spec, head=head, num_outputs=16).eval()
+    found = cost(spec, head=head, num_outputs=16, input_size=(256, 320))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        net(torch.zeros(1, 3, 256, 320))
+    assert 2 * found.macs == counter.get_total_flops()
+    assert found.params == sum(p.numel() for p in net.parameters())
+
+
 def test_the_random_networks_cover_every_option() -> None:
     networks = [drawn(number) for number in range(SPECS)]
     assert {network.head for network in networks} == {

@@ -152,7 +152,13 @@ def test_many_units_are_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fuse", "sign"), [("sum", "m-3 0h6"), ("multiply", "m-2-2l4 4"), ("concat", "m-1.5-3v6")]
+    ("fuse", "sign"),
+    [
+        ("sum", "m-3 0h6"),
+        ("multiply", "m-2-2l4 4"),
+        ("concat", "m-1.5-3v6"),
+        ("weighted", "m-3-2l1.5 4"),
+    ],
 )
 def test_the_way_of_joining_is_marked_where_maps_meet(fuse: str, sign: str) -> None:
     found = picture(hrnet(num_stages=2, num_modules=1, fuse=fuse), "v2")

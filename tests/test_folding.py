@@ -71,7 +71,7 @@ def test_other_fusions_and_units_are_folded_too(how: dict[str, str]) -> None:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_folded_detector_has_the_same_outputs_before_the_choice(framework: str) -> None:
     spec = DetectorSpec(framework=framework, num_classes=3, channels=16, hidden=32)
-    net = build(hrnet(**SMALL), head=spec.head, num_outputs=spec.channels)
+    net = build(hrnet(**SMALL), head=spec.pyramid, num_outputs=spec.channels)
     detector = stirred(build_detector(HRPyramid(net), spec))
     fast = folded(copy.deepcopy(detector))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())

@@ -68,7 +68,7 @@ def test_probabilities_are_the_softmax() -> None:
 
 def detector(framework: str) -> nn.Module:
     spec = DetectorSpec(framework=framework, num_classes=3, channels=16, hidden=32)
-    net = build(hrnet(**SMALL), head=spec.head, num_outputs=spec.channels)
+    net = build(hrnet(**SMALL), head=spec.pyramid, num_outputs=spec.channels)
     model = build_detector(HRPyramid(net), spec)
     init_detector(model, seed=0)
     with torch.no_grad():

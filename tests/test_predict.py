@@ -94,7 +94,7 @@ def export(folder: Path, kind: str, **changes: Any) -> Exported:
     net: torch.nn.Module
     if kind in DETECTORS:
         net, detector = random_detector(DETECTORS[kind]), DETECTORS[kind]
-        arch |= {"head": detector.head, "num_outputs": 16, "detector": detector.to_dict()}
+        arch |= {"head": detector.pyramid, "num_outputs": 16, "detector": detector.to_dict()}
     else:
         net = build(SPEC, head=HEADS[kind], num_outputs=count)
         init_weights(net, seed=0)
@@ -115,7 +115,7 @@ def stir(net: torch.nn.Module) -> None:
 
 def random_detector(spec: DetectorSpec) -> Detector:
     """Unlike one that is only initialised it has classes that it prefers."""
-    net = build_detector(HRPyramid(build(SPEC, head=spec.head, num_outputs=spec.channels)), spec)
+    net = build_detector(HRPyramid(build(SPEC, head=spec.pyramid, num_outputs=spec.channels)), spec)
     init_detector(net, seed=0)
     stir(net.backbone)
     generator = torch.Generator().manual_seed(2)

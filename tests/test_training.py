@@ -501,7 +501,7 @@ def test_a_detector_that_finds_nothing_as_its_maps_are_no_numbers_has_diverged(
         width=4, num_stages=2, num_modules=1, num_blocks=1, stage1_blocks=1, stage1_width=4,
         stem_width=8,
     )  # fmt: skip
-    detector = build_detector(HRPyramid(build(arch, head=spec.head, num_outputs=16)), spec)
+    detector = build_detector(HRPyramid(build(arch, head=spec.pyramid, num_outputs=16)), spec)
     init_detector(detector, seed=0)
 
     class Looks(Toy):

@@ -146,6 +146,7 @@ class HeadV2p(nn.Module):
     def __init__(self, layers: Mapping[str, Chain], align_corners: bool = False) -> None:
         super().__init__()
         self.align_corners = align_corners
+        self.widening_conv: nn.Module = nn.Identity()
         if "widening_conv" in layers:
             self.widening_conv = chain(layers["widening_conv"])
         self.reduction_conv = chain(layers["reduction_conv"])
@@ -156,9 +157,7 @@ class HeadV2p(nn.Module):
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         """The (B, C_r, H_r, W_r) that are read -> five (B, K, h, w), each half the one before."""
         x = concatenated(xs, self.align_corners)
-        if hasattr(self, "widening_conv"):
-            x = self.widening_conv(x)
-        x = self.reduction_conv(x)
+        x = self.reduction_conv(self.widening_conv(x))
         maps = [x if pool == 1 else F.avg_pool2d(x, pool) for pool in self.pools]
         return [conv(y) for conv, y in zip(self.fpn_conv, maps, strict=True)]
 

@@ -77,7 +77,7 @@ def _profile_detector(
     from ..detectors import build_detector, init_detector
     from ..detectors.pyramid import HRPyramid
 
-    head, channels = detector.head, detector.channels
+    head, channels = detector.pyramid, detector.channels
     if isinstance(spec, Rival):
         backbone = rival_pyramid(spec.key, head, channels)
     else:

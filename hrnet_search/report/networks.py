@@ -95,7 +95,9 @@ def of_grid(run: Run, winner: str | None) -> Networks:
 
 
 def of_search(run: Run, data: pd.DataFrame, winner: str | None) -> Networks:
-    """The front, those on the front of another cost, and the best, at most `MAX_DRAWN` in all.
+    """The best, the front, those on the front of another cost, and the next best.
+
+    At most `MAX_DRAWN` in all: the best first, since it is what the page opens with.
 
     Args:
         run: The search.
@@ -105,7 +107,8 @@ def of_search(run: Run, data: pd.DataFrame, winner: str | None) -> Networks:
     fronts = [pareto.networks_data(run, data, cost.key) for cost in pareto.costs(run)]
     ahead = {name for found in fronts for name in found["arm"][found["front"]]}
     compared = list(data["arm"][data["compared"]])
-    chosen = sorted(compared, key=lambda name: name not in ahead)[:MAX_DRAWN]
+    best = list(data["arm"][data["front"]])[-1:]  # the front is in order of cost
+    chosen = sorted(compared, key=lambda name: (name not in best, name not in ahead))[:MAX_DRAWN]
     arms = {arm.name: arm for arm in run.arms}
     names = {arm.name: label(arm) for arm in run.arms}
     return _networks(run, [arms[name] for name in chosen], names, winner)

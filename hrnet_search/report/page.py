@@ -70,15 +70,12 @@ def _plotly(out: Path, shared: bool) -> str:
     return ""
 
 
-def write_fidelity(
-    runs: Mapping[str, Path], out: Path, *, command: str, shared: bool = False
-) -> Path:
+def write_fidelity(runs: Mapping[str, Path], out: Path, *, shared: bool = False) -> Path:
     """Write how well the scales of a study predict it, and return the page.
 
     Args:
         runs: Scale -> its folder, as of `write_report`; the last is what the others predict.
         out: Folder for `fidelity.html`, `fidelity.md` and `fidelity.csv`.
-        command: The command line that repeats this.
         shared: As of `write_report`.
 
     Raises:
@@ -87,7 +84,8 @@ def write_fidelity(
     scales = fidelity.compare_scales({name: read_run(run) for name, run in runs.items()})
     write_atomic(out / "fidelity.csv", _csv(fidelity.scales_data(scales)))
     content = _content(scales[-1].run, out) | _fidelity_content(scales, runs, out)
-    content |= {"command": _command(command), "given_command": True, "winner": None}
+    command = content["command"].replace("hrnet-search run ", "hrnet-search fidelity ", 1)
+    content |= {"command": command, "winner": None}
     write_atomic(out / "fidelity.md", _fidelity_markdown(content))
     write_atomic(out / "fidelity.html", _page("fidelity.html.j2", _plotly(out, shared), content))
     return out / "fidelity.html"

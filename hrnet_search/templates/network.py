@@ -48,8 +48,9 @@ def load_backbone(
 ) -> torch.nn.Module:
     """The body alone: images (B, 3, H, W) -> a list of maps, the finest first.
 
-    Its `channels` and `strides` say of each map what it has: those that the head reads, of HRNetV1
-    one, of the others all. Map r is (B, channels[r], ceil(H / strides[r]), ceil(W / strides[r])).
+    Its `channels` and `strides` say of each map what it has: those that the head reads, one
+    under `v1`, `v1h`, `v1p` and `v1hp`, all under the others.
+    Map r is (B, channels[r], ceil(H / strides[r]), ceil(W / strides[r])).
 
     Args:
         folder: As of `load_network`, and so are the others.

@@ -28,7 +28,7 @@ def tiny_spec(framework: str, **settings: Any) -> DetectorSpec:
 def tiny_detector(framework: str, *, seed: int = 0, **settings: Any) -> Detector:
     """Initialised, in training mode."""
     spec = tiny_spec(framework, **settings)
-    net = build(tiny_arch(), head=spec.head, num_outputs=spec.channels)
+    net = build(tiny_arch(), head=spec.pyramid, num_outputs=spec.channels)
     detector = build_detector(HRPyramid(net), spec)
     init_detector(detector, seed=seed)
     return detector

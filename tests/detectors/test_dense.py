@@ -195,7 +195,7 @@ def test_costs_are_those_of_table_7(framework: str, width: int) -> None:
     params, million, macs, billion, size = PRINTED[framework, width]
     spec = DetectorSpec(framework=framework, num_classes=80)
     strides = (4,) if framework == "centernet" else (8, 16, 32, 64, 128)
-    body = cost(hrnet(width=width), head=spec.head, num_outputs=256, input_size=size)
+    body = cost(hrnet(width=width), head=spec.pyramid, num_outputs=256, input_size=size)
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad(), counter:
         detector = build_detector(Blank(256, strides), spec).eval()

@@ -296,7 +296,7 @@ def test_first_weights_depend_on_the_seed_and_each_name() -> None:
 
 def test_first_weights_have_the_sizes_of_the_frameworks_own_code() -> None:
     spec = tiny_spec("htc", channels=32, hidden=128, num_classes=40)
-    net = build(tiny_arch(), head=spec.head, num_outputs=spec.channels)
+    net = build(tiny_arch(), head=spec.pyramid, num_outputs=spec.channels)
     detector = build_detector(HRPyramid(net), spec)
     init_detector(detector, seed=0)
     deviations = {
@@ -359,9 +359,9 @@ def test_a_detector_learns_on_the_pyramid_of_one_map(framework: str, pyramid: st
 @pytest.mark.parametrize(
     ("framework", "pyramid", "rule"),
     [
-        ("faster_rcnn", "v2p_s2", "must be one of v1p, v1hp, v2p"),
-        ("fcos", "v1p", "is not for fcos, whose maps are v2p_s2"),
-        ("centernet", "v1hp", "is not for centernet, whose maps are v2r"),
+        ("faster_rcnn", "v2p_s2", "must be v2p or v1p or v1hp under faster_rcnn"),
+        ("fcos", "v1p", "must be v2p_s2 under fcos"),
+        ("centernet", "v1hp", "must be v2r under centernet"),
     ],
 )
 def test_pyramids_that_a_framework_does_not_have(framework: str, pyramid: str, rule: str) -> None:

@@ -83,7 +83,7 @@ def test_one_stage_frameworks_have_no_regions() -> None:
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_layers_add_up_to_what_torch_counts(framework: str) -> None:
-    net = detector(framework, FRAMEWORKS[framework].head).eval()
+    net = detector(framework, FRAMEWORKS[framework].pyramids[0]).eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         images = torch.empty(1, 3, 128, 96, device="meta")
@@ -93,7 +93,7 @@ def test_layers_add_up_to_what_torch_counts(framework: str) -> None:
 
 @pytest.mark.parametrize("framework", ["htc", "fcos"])
 def test_a_pyramid_and_what_stands_on_it_add_up(framework: str) -> None:
-    whole = detector(framework, FRAMEWORKS[framework].head)
+    whole = detector(framework, FRAMEWORKS[framework].pyramids[0])
     pyramid = whole.backbone
     assert isinstance(pyramid, HRPyramid)
     size = (96, 160)  # no multiple of the largest stride

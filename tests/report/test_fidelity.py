@@ -124,15 +124,16 @@ def test_the_page_and_its_tables(tmp_path):
     out = tmp_path / "reports" / "made_up"
     (tmp_path / "reports" / "made_up-short").mkdir(parents=True)
     (tmp_path / "reports" / "made_up-short" / "index.html").write_text("")
-    command = "hrnet-search fidelity studies/made_up.yaml"
-    page = write_fidelity(runs, out, command=command)
+    record = {"command": "hrnet-search run studies/made_up.yaml --set seeds=3"}
+    (runs["full"] / "environment.json").write_text(json.dumps(record | {"steps": 20}))
+    page = write_fidelity(runs, out)
     assert page == out / "fidelity.html"
     assert {file.name for file in out.iterdir()} == {
         "fidelity.html", "fidelity.md", "fidelity.csv",
     }  # fmt: skip
     html = page.read_text()
     shown = text_of(html)
-    assert command in shown
+    assert "hrnet-search fidelity studies/made_up.yaml --set seeds=3" in shown
     assert "The cheapest scale that keeps the order is medium" in shown
     assert "27 of 27 trials complete" in shown
     assert '<a href="../made_up-short/index.html">short</a>' in html
@@ -148,7 +149,7 @@ def test_a_page_of_failed_and_missing_trials(tmp_path):
     """An arm that failed at a scale, and a scale without any trial."""
     failed = {**SHORT, "+within": [None, None, None]}
     runs = make_scales(tmp_path / "runs", short=failed, medium={})
-    page = write_fidelity(runs, tmp_path / "out", command="x")
+    page = write_fidelity(runs, tmp_path / "out")
     shown = text_of(page.read_text())
     assert "15 of 27 trials complete, 3 failed" in shown
     assert "medium: no rank correlation" in shown
@@ -157,5 +158,7 @@ def test_a_page_of_failed_and_missing_trials(tmp_path):
 
 def test_a_page_of_nothing(tmp_path):
     runs = make_scales(tmp_path / "runs", short={}, medium={}, full={})
-    shown = text_of(write_fidelity(runs, tmp_path / "out", command="x").read_text())
+    (runs["full"] / "environment.json").write_text(json.dumps({"steps": 20}))
+    shown = text_of(write_fidelity(runs, tmp_path / "out").read_text())
     assert "cannot be concluded" in shown
+    assert "The run did not record its command." in shown

@@ -86,6 +86,18 @@ def test_of_a_search_the_fronts_and_the_best_are_drawn(tmp_path):
     assert f"{networks.MAX_DRAWN} of the {count - 1} compared" in text_of(page)
 
 
+def test_the_best_is_drawn_of_a_front_longer_than_the_page(tmp_path):
+    count = networks.MAX_DRAWN + 5  # all on the front: each costs more, and is better
+    vary = {"width": {"low": 8, "high": 8 + count}}
+    listed = [({"width": 8 + n}, [(n + 1) / 1000], None) for n in range(count)]
+    run = read_run(make_search(tmp_path, listed, vary=vary, search={"networks": count}))
+    data = search.networks_data(run)
+    assert data["front"].sum() == count
+    shown = networks.of_search(run, data, None)
+    assert shown.shown[shown.best].name == str(count - 1)
+    assert [one.name for one in shown.shown[1:3]] == ["0", "1"]
+
+
 def test_a_search_that_has_found_nothing_has_no_drawings(tmp_path):
     page = write_report(make_search(tmp_path / "run", []), tmp_path / "out").read_text()
     assert ids(page) == []
