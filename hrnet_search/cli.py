@@ -1,10 +1,12 @@
 """The command line: parse, call one function, print. Heavy imports wait for their command."""
 
 import argparse
+import contextlib
 import itertools
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 PROBLEMS = FAILED_TRIALS  # what doctor found
 DIFFERS = FAILED_TRIALS  # what replay, or export --check, found
+RELOAD = 5.0  # seconds after which a watched page is looked at again
 MAX_FOLDER = 255  # bytes of a folder's name, on the file systems that there are
 
 EPILOG = """\
@@ -137,6 +140,8 @@ are found, NAME.png those of at least the score. DIR may not be a folder that is
 REPORT_EPILOG = """\
 examples:
   hrnet-search report fusion_ablation
+  hrnet-search report fusion_ablation --watch      in another terminal, while it runs
+  hrnet-search report fusion_ablation --png        pictures for a slide, beside the page
   hrnet-search report fusion_ablation --shared     pages that are kept together, 0.1 MB each
   hrnet-search report table12_pose table12_camvid  does what wins for pose win for segmentation?
   hrnet-search report short long longer            what longer training has changed
@@ -147,7 +152,7 @@ no study has, and changes nothing of their own reports: the arms they share (by 
 the networks), whether their orders agree, paired differences to the first study, what differs
 between the settings. Where there is no run of one of several, its report is read. A page is
 complete by itself, of about 5 MB, so that it can be sent to somebody; with --shared it needs the
-file beside its folder.
+file beside its folder. --png wants `pip install 'hrnet-search[png]'`, and Chrome or Chromium.
 """
 
 STATUS_EPILOG = """\
@@ -402,11 +407,19 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
     names, out = options.studies, options.out
     if len(names) == 1:
         run, reports = _find_run(names[0], out)
-        from .report import write_report
+        from .report import write_pictures, write_report
 
+        if options.watch:
+            with contextlib.suppress(KeyboardInterrupt):  # ends watching; the last page follows
+                _watch(run, reports, shared=options.shared)
         page = write_report(run, reports, shared=options.shared)
         _report_scales(run, reports, shared=options.shared)
+        for picture in write_pictures(run, reports) if options.png else ():
+            print(f"Picture: {picture}")
     else:
+        for key, asked in (("--watch", options.watch), ("--png", options.png)):
+            if asked:
+                raise InputError("is for one study", key=key)
         runs = [_record_folder(name, out, mark="study.yaml") for name in names]
         reports = _reports_of(names, runs, out)
         from .report import write_studies
@@ -414,6 +427,26 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
         page = write_studies(runs, reports, shared=options.shared)
     print(f"Report: {page}")
     return DONE
+
+
+def _watch(run: Path, reports: Path, *, shared: bool) -> None:
+    """Write the page again whenever trials have ended, for as long as a driver has the study."""
+    from .report import write_report
+    from .status import is_held
+
+    seen = None
+    while is_held(run / "lock"):
+        if (now := _changed(run / "results.jsonl")) != seen:
+            page = write_report(run, reports, shared=shared, reload=RELOAD)
+            if seen is None:
+                print(f"Report: {page} (it reloads itself; Ctrl-C ends watching)", flush=True)
+            seen = now
+        time.sleep(RELOAD)
+
+
+def _changed(file: Path) -> int:
+    """When a file was written last; 0 where there is none yet."""
+    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def _report_scales(run: Path, reports: Path, *, shared: bool) -> None:
@@ -976,6 +1009,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument(
         "--shared", action="store_true", help="one reports/plotly.min.js for all pages"
+    )
+    report.add_argument(
+        "--watch", action="store_true", help="of a study that runs: again as trials end, to its end"
+    )
+    report.add_argument(
+        "--png", action="store_true", help="table.png and pareto.png too (wants kaleido)"
     )
     _add_out(report)
 

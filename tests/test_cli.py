@@ -1,6 +1,7 @@
 """The command line: exit statuses, one-line messages, nothing left behind, light commands."""
 
 import csv
+import fcntl
 import json
 import shutil
 import subprocess
@@ -304,6 +305,55 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / "results.jsonl").write_text("".join(lines))
     shutil.copy(tmp_path / "runs" / "short" / "study.yaml", tmp_path / "short.yaml")
     return tmp_path
+
+
+def test_a_watched_report_follows_a_study_to_its_end(
+    capsys: pytest.CaptureFixture[str], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, page = runs / "runs" / "short" / "results.jsonl", Path("reports/short/index.html")
+    lines = results.read_text().splitlines(keepends=True)
+    results.unlink()
+    steps, seen = iter(["".join(lines[:1]), None, "".join(lines), "over"]), []
+
+    def sleep(seconds: float) -> None:
+        text = page.read_text()
+        seen.append(text.partition("trials complete")[0].rpartition("· ")[2])
+        assert "location.reload()" in text
+        page.touch()
+        if (step := next(steps)) == "over":
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        elif step is not None:
+            results.write_text(step)
+
+    monkeypatch.setattr(cli.time, "sleep", sleep)
+    with open(runs / "runs" / "short" / "lock", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, out, err = said(capsys, "report", "short", "--watch", "--shared")
+    assert (status, err) == (0, "")
+    assert [words.split()[0] for words in seen] == ["0", "1", "1", str(len(lines))]
+    assert "location.reload()" not in page.read_text()
+    assert out.splitlines()[-1] == f"Report: {page}"
+
+
+def test_watching_ends_with_a_last_page(
+    capsys: pytest.CaptureFixture[str], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.time, "sleep", interrupt)
+    with open(runs / "runs" / "short" / "lock", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert said(capsys, "report", "short", "--watch", "--shared")[0] == 0
+    assert "location.reload()" not in Path("reports/short/index.html").read_text()
+
+
+@pytest.mark.parametrize("option", ["--watch", "--png"])
+def test_what_is_for_one_report_is_refused_of_several(
+    capsys: pytest.CaptureFixture[str], runs: Path, option: str
+) -> None:
+    line = refused(capsys, "report", "short", "long", option)
+    assert line == f"hrnet-search: {option}: is for one study\n"
 
 
 def test_report_of_several_studies_leaves_their_own_alone(

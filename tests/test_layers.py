@@ -72,6 +72,7 @@ HOMES = {
     "optuna": ("search", "doctor"),
     "packaging": ("doctor",),
     "plotly": ("report",),
+    "kaleido": ("report",),
     "pandas": ("report",),
     "jinja2": ("report",),
     "pydantic": ("space", "settings", "reading", "strategy", "study", "export.checks"),

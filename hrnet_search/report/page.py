@@ -31,7 +31,9 @@ PLOTLY_FILE = "plotly.min.js"  # beside the reports that share it
 MANY_TRIALS = 30  # rows; a longer list is folded up
 
 
-def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
+def write_report(
+    run: Path, out: Path, *, shared: bool = False, reload: float | None = None
+) -> Path:
     """Write the report of a run, finished or not, and return its page.
 
     Args:
@@ -43,6 +45,7 @@ def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
             `winner/` in it is linked to.
         shared: Leave Plotly's code, most of a page, in one file beside `out` for all reports
             there; otherwise the page is complete by itself.
+        reload: Seconds after which a browser reads the page again, of a study that runs.
 
     Raises:
         InputError: The study is missing or not valid.
@@ -55,7 +58,7 @@ def write_report(run: Path, out: Path, *, shared: bool = False) -> Path:
         write_json(out / "status.json", {"state": state})
     write_atomic(out / "results.csv", _csv(results_frame(read)))
     write = _write_grid if read.study.search.is_grid else _write_search
-    write(read, out, _plotly(out, shared))
+    write(read, out, _plotly(out, shared), reload)
     return out / "index.html"
 
 
@@ -237,16 +240,16 @@ def headline(run: Run) -> str:
     return search.best(run, search.networks_data(run))
 
 
-def _write_grid(run: Run, out: Path, plotly: str) -> None:
+def _write_grid(run: Run, out: Path, plotly: str, reload: float | None) -> None:
     write_atomic(out / "table.md", _markdown(run))
     write_atomic(out / "table.tex", _grid_latex(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
     write_atomic(out / "comparisons.csv", _csv(tables.comparisons_data(run)))
     content = _content(run, out) | _grid_content(run, networks.of_grid(run, _exported(run, out)))
-    write_atomic(out / "index.html", _page("grid.html.j2", plotly, content))
+    write_atomic(out / "index.html", _page("grid.html.j2", plotly, content, reload))
 
 
-def _write_search(run: Run, out: Path, plotly: str) -> None:
+def _write_search(run: Run, out: Path, plotly: str, reload: float | None) -> None:
     data = search.networks_data(run)
     importance, found = knobs.importance_data(run, data), knobs.way(run, data)
     path = knobs.path_data(run, found)
@@ -262,7 +265,7 @@ def _write_search(run: Run, out: Path, plotly: str) -> None:
     write_atomic(out / "table.csv", _csv(data))
     write_atomic(out / "importance.csv", _csv(importance))
     write_atomic(out / "path.csv", _csv(path))
-    write_atomic(out / "index.html", _page("search.html.j2", plotly, content))
+    write_atomic(out / "index.html", _page("search.html.j2", plotly, content, reload))
 
 
 def _markdown(run: Run) -> str:
@@ -323,9 +326,10 @@ def _csv(frame: pd.DataFrame) -> str:
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
-def _page(template: str, plotly: str, content: dict[str, Any]) -> str:
+def _page(template: str, plotly: str, content: dict[str, Any], reload: float | None = None) -> str:
     page = _templates().get_template(template)
-    return str(page.render(plotly=plotly, plotly_file=f"../{PLOTLY_FILE}", **content))
+    file = f"../{PLOTLY_FILE}"
+    return str(page.render(plotly=plotly, plotly_file=file, reload=reload, **content))
 
 
 @functools.cache
