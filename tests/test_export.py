@@ -488,6 +488,23 @@ def test_predict_finds_what_the_evaluation_found(
     assert joints == pytest.approx(first["keypoints"], abs=1e-3)
 
 
+@pytest.mark.parametrize(("name", "count"), [("winner", 4), ("detection_winner", 2)])
+def test_what_is_found_in_a_few_validation_pictures_lies_beside(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str, count: int
+) -> None:
+    folder: Path = request.getfixturevalue(name)
+    shown = sorted((folder / "predictions").iterdir())
+    assert [file.name for file in shown] == [f"{number}.jpg" for number in range(count)]
+    predict(open_winner(folder), plan([folder / "sample.png"]), tmp_path)
+    with Image.open(tmp_path / "sample.png") as drawn, Image.open(shown[0]) as found:
+        drawn.thumbnail((480, 480))
+        assert drawn.size == found.size
+        off = np.abs(np.asarray(drawn.convert("RGB"), float) - np.asarray(found, float))
+    assert off.mean() < 3  # of 255: what JPEG loses
+    with Image.open(shown[1]) as other:
+        assert np.abs(np.asarray(other, float) - np.asarray(found, float)).mean() > 10
+
+
 def test_predict_finds_the_objects_that_the_evaluation_found(
     detection_winner: Path, tmp_path: Path
 ) -> None:

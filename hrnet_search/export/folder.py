@@ -36,6 +36,7 @@ from ..weights import load_weights
 from .again import measure_again
 from .card import card
 from .checks import NOTHING, is_checks
+from .examples import SHOWN, draw_predictions
 from .formats import FILES, checksum, require_packages, write_formats
 from .verify import differences, require_equal, run_alone
 from .winner import pick
@@ -156,13 +157,14 @@ def _fill(
     write_json(folder / ARCH, about)
     write_json(folder / "preprocess.json", task.preprocessing())
     shutil.copyfile(weights, folder / WEIGHTS)
-    Image.fromarray(task.sample()).save(folder / "sample.png")
+    Image.fromarray(_sample(task)).save(folder / "sample.png")
     _copy_sources(folder / "network", study.task.kind)
     shutil.copy(PACKAGE / "templates" / f"example_{study.task.kind}.py", folder / "example.py")
     images = _images(task, result)
     named = NamedOutputs(model, task.preprocessing()).eval()
     written = write_formats(folder, named, images, formats)
     found = _verify(folder, model, task, images, written)
+    draw_predictions(folder, task.samples(SHOWN))
     checks = {"formats": found, "metrics": metrics}
     write_json(folder / CHECKS, checks)
     (folder / CARD).write_text(card(study, result, task.head, checks))
@@ -208,6 +210,11 @@ def _verify(
     }
 
 
+def _sample(task: Task) -> np.ndarray:
+    """A validation image, uint8 (H, W, 3) RGB."""
+    return task.samples(1)[0]
+
+
 def _images(task: Task, result: Result) -> list[Tensor]:
     """Images (1, 3, H, W) for graphs: the sample, and at an odd size if the network takes it."""
     sample = _shown(task)[0]
@@ -221,7 +228,7 @@ def _images(task: Task, result: Result) -> list[Tensor]:
 
 def _shown(task: Task) -> tuple[Tensor, tuple[int, int]]:
     """The sample as the network sees it, and its (H, W) without padding."""
-    sample, about = task.sample(), task.preprocessing()
+    sample, about = _sample(task), task.preprocessing()
     if about["task"] != "detection":
         return normalise(sample[None]).contiguous(), (sample.shape[0], sample.shape[1])
     shown = fitted(Image.fromarray(sample), about["image_size"])

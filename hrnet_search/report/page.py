@@ -4,6 +4,7 @@ Of a study with scales that were run, `fidelity.html`, `fidelity.md` and `fideli
 Of several studies one page that compares them.
 """
 
+import base64
 import functools
 import json
 import shlex
@@ -361,6 +362,7 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
         "command": _command(run.environment.get("command") or "hrnet-search run study.yaml"),
         "given_command": "command" in run.environment,
         "winner": _winner_commands(run, winner) if winner else None,
+        "winner_finds": _winner_finds(out) if winner else [],
         "winner_learnt": winner is not None and not winner.learnt_nothing(shown.key),
     }
 
@@ -574,6 +576,12 @@ def _winner(run: Run, out: Path) -> Result | None:
         return None  # damaged
     # None of an earlier run.
     return next((r for r in run.results if (r.trial, r.started) == won_by), None)
+
+
+def _winner_finds(out: Path) -> list[str]:
+    """The pictures of what it finds that were exported with it, for a page that stands alone."""
+    files = sorted((out / "winner" / "predictions").glob("*.jpg"))
+    return [base64.b64encode(file.read_bytes()).decode() for file in files]
 
 
 def _exported(run: Run, out: Path) -> str | None:

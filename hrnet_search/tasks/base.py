@@ -76,8 +76,13 @@ class Task(Protocol):
     def preprocessing(self) -> dict[str, Any]:
         """What a user of the network must know: input size, mean, std, names of outputs."""
 
-    def sample(self) -> np.ndarray:
-        """One validation image, uint8 (H, W, 3) RGB."""
+    def samples(self, most: int) -> list[np.ndarray]:
+        """The first validation image and others at equal distances, uint8 (H, W, 3) RGB each."""
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` numbers below `count` at equal distances, from 0 on."""
+    return [place * count // min(count, most) for place in range(min(count, most))]
 
 
 def normalise(images: np.ndarray) -> Tensor:

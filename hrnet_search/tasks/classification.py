@@ -22,7 +22,18 @@ from ..errors import InputError
 from ..files import write_json
 from ..settings import ClassificationTask, ImageFolders
 from ..views import CENTRE, IMAGE_SUFFIXES, centre_crop
-from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng, torch_seed
+from .base import (
+    MEAN,
+    STD,
+    WHOLE,
+    Part,
+    Predict,
+    batch_indices,
+    evenly,
+    normalise,
+    sample_rng,
+    torch_seed,
+)
 from .cache import Prepared, Writer, cached
 from .images import (
     Folder,
@@ -151,8 +162,8 @@ class Classification:
             "classes": self.classes,
         }
 
-    def sample(self) -> np.ndarray:
-        return self._val_crop(0)
+    def samples(self, most: int) -> list[np.ndarray]:
+        return [self._val_crop(number) for number in evenly(len(self.val), most)]
 
 
 def named_scores(classes: list[str], values: Tensor, indices: Tensor) -> dict[str, float]:

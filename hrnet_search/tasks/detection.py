@@ -22,7 +22,7 @@ from ..frameworks import FRAMEWORKS
 from ..objects import MASK_THRESHOLD, placed
 from ..settings import PADDED, DetectionTask, Objects
 from ..views import fitted_size, padded_size
-from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices
+from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, evenly
 from .cache import Prepared
 from .coco import has_size
 from .detection_metrics import Kind, average_precision, size_limits
@@ -251,9 +251,8 @@ class Detection:
             "classes": self.class_names,
         }
 
-    def sample(self) -> np.ndarray:
-        """The first validation image."""
-        return np.array(self.val[0])
+    def samples(self, most: int) -> list[np.ndarray]:
+        return [np.array(self.val[number]) for number in evenly(len(self.val), most)]
 
 
 class Annotated:

@@ -34,7 +34,7 @@ from ..keypoints import (
     stride_of,
 )
 from ..settings import People, PoseAugmentation, PoseTask
-from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng
+from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, evenly, normalise, sample_rng
 from .cache import Prepared
 from .coco import has_size
 from .images import BATCHES_AHEAD, Images, in_order
@@ -178,10 +178,10 @@ class Pose:
             "skeleton": [list(edge) for edge in self.joints.index(self.joints.skeleton)],
         }
 
-    def sample(self) -> np.ndarray:
-        """The crop of the first validation person."""
-        crops, _ = self._val_crops([0])
-        return crops[0]
+    def samples(self, most: int) -> list[np.ndarray]:
+        """Crops of people."""
+        crops, _ = self._val_crops(evenly(len(self.val), most))
+        return list(crops)
 
     def _training_matrix(self, number: int, step: int, place: int, *, seed: int) -> Tensor:
         """From the image to the crop of a person, as the sample at `place` of a batch shows it."""

@@ -19,7 +19,18 @@ from ..errors import InputError
 from ..files import write_json
 from ..settings import SegmentationTask
 from ..views import scaled_size
-from .base import MEAN, STD, WHOLE, Part, Predict, batch_indices, normalise, sample_rng, torch_seed
+from .base import (
+    MEAN,
+    STD,
+    WHOLE,
+    Part,
+    Predict,
+    batch_indices,
+    evenly,
+    normalise,
+    sample_rng,
+    torch_seed,
+)
 from .cache import Prepared
 from .images import BATCHES_AHEAD, Images, in_order
 from .segmentation_data import Data, label_table
@@ -342,8 +353,8 @@ class Segmentation:
             "base_length": self.base_length,
         }
 
-    def sample(self) -> np.ndarray:
-        return np.array(self.val[0][0])
+    def samples(self, most: int) -> list[np.ndarray]:
+        return [np.array(self.val[number][0]) for number in evenly(len(self.val), most)]
 
 
 class Split:

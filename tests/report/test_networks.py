@@ -1,5 +1,6 @@
 """The drawings of a report, on the page and in a browser."""
 
+import base64
 import json
 import re
 
@@ -50,6 +51,20 @@ def test_the_winner_is_drawn(tmp_path):
     winner = page.partition("<h2>The winner</h2>")[2].partition("</section>")[0]
     assert winner.count('<svg class="net"') == 1
     assert "<title>+across</title>" in winner
+
+
+def test_what_the_winner_finds_is_on_the_page(tmp_path):
+    run, out = make_run(tmp_path / "run"), tmp_path / "out"
+    (out / "winner" / "predictions").mkdir(parents=True)
+    for number in range(2):
+        (out / "winner" / "predictions" / f"{number}.jpg").write_bytes(b"picture %d" % number)
+    assert "<img" not in write_report(run, out).read_text()  # whose network is it?
+    source = {"source": {"trial": 4, "started": "2026-01-02T03:04:05+00:00"}}
+    (out / "winner" / "arch.json").write_text(json.dumps(source))
+    page = write_report(run, out).read_text()
+    found = re.findall(r'<img src="data:image/jpeg;base64,([^"]*)"', page)
+    assert list(map(base64.b64decode, found)) == [b"picture 0", b"picture 1"]
+    assert "What it finds in 2 validation pictures" in text_of(page)
 
 
 def test_names_stay_text_in_drawings(tmp_path):

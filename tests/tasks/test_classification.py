@@ -315,9 +315,9 @@ def test_the_sample_is_the_first_test_crop(ramps: Path) -> None:
         return torch.zeros(len(images), 2)
 
     task.evaluate(predict)
-    assert task.sample().shape == (64, 32, 3)
-    assert task.sample().dtype == np.uint8
-    assert np.array_equal(pixels(torch.cat(seen))[0], task.sample())
+    assert task.samples(1)[0].shape == (64, 32, 3)
+    assert task.samples(1)[0].dtype == np.uint8
+    assert np.array_equal(pixels(torch.cat(seen))[0], task.samples(1)[0])
     assert sum(map(len, seen)) == 2
 
 

@@ -576,7 +576,7 @@ def test_the_preprocessing_says_what_a_user_must_do(tmp_path: Path) -> None:
         "classes": ["cat", "dog"],
     }
     assert (task.head, task.num_outputs, task.num_train) == ("v2p", 2, 2)
-    assert np.array_equal(task.sample(), Images(task.prepared, "val")[0])
+    assert np.array_equal(task.samples(1)[0], Images(task.prepared, "val")[0])
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

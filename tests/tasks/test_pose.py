@@ -1034,8 +1034,8 @@ def test_preprocessing_and_sample_describe_the_data(task: Pose) -> None:
     assert len(about["keypoints"]) == task.num_outputs == 17
     assert [15, 13] in about["skeleton"]
     assert json.loads(json.dumps(about)) == about
-    assert np.array_equal(task.sample(), Images(task.prepared, "val")[0])
-    assert task.sample().dtype == np.uint8
+    assert np.array_equal(task.samples(1)[0], Images(task.prepared, "val")[0])
+    assert task.samples(1)[0].dtype == np.uint8
 
 
 def test_the_sample_is_the_first_persons_crop(animals: tuple[CocoPose, Prepared]) -> None:
@@ -1048,5 +1048,5 @@ def test_the_sample_is_the_first_persons_crop(animals: tuple[CocoPose, Prepared]
         return torch.zeros(len(images), 5, 16, 12)
 
     task.evaluate(predict)
-    assert torch.equal(normalise(task.sample()[None])[0], crops[0][0])
+    assert torch.equal(normalise(task.samples(1)[0][None])[0], crops[0][0])
     assert task.preprocessing()["keypoints"] == ANIMAL.names

@@ -935,7 +935,7 @@ def test_preprocessing_and_sample_describe_the_data(root: Path) -> None:
     task = task_on(root)
     assert task.preprocessing()["classes"] == CLASSES
     assert task.preprocessing()["input_size"] == [40, 50]
-    assert np.array_equal(task.sample(), image_of(VAL[0]))
+    assert np.array_equal(task.samples(1)[0], image_of(VAL[0]))
 
 
 # --- real data ---------------------------------------------------------------------------------
