@@ -192,7 +192,8 @@ examples:
 
 Each folder is verified in a process that cannot import hrnet-search: the source gives the trained
 network's outputs bit for bit, graphs within 1e-4 of their range. What was found is in its
-README. A folder that has what is asked for stays as it is. ONNX wants
+README. A folder that has what is asked for stays as it is, unless a file of it was edited: then it
+is written anew, and one line says so. ONNX wants
 `pip install 'hrnet-search[onnx]'`.
 Exit status: 0 done, 1 outputs or metrics differ, 2 the input was wrong.
 """
@@ -474,7 +475,7 @@ def _export_one(
     from .export import export_winner
 
     try:
-        folder = export_winner(run, reports, trial=trial, formats=formats)
+        folder = export_winner(run, reports, trial=trial, formats=formats, warn=_warn)
     except RuntimeError as error:
         print(f"hrnet-search: not exported: {' '.join(str(error).split())}", file=sys.stderr)
         return FAILED_TRIALS
@@ -631,7 +632,7 @@ def _exported(run: Path, out: Path) -> tuple[Path | None, str]:
     from .export import export_winner
 
     try:
-        return export_winner(run, out), ""
+        return export_winner(run, out, warn=_warn), ""
     except (RuntimeError, InputError, OSError) as error:
         return None, " ".join(str(error).split())
 
@@ -711,6 +712,10 @@ def _profile_network(
         )
     print(render(measured))
     return DONE
+
+
+def _warn(text: str) -> None:
+    print(f"hrnet-search: {text}", file=sys.stderr)
 
 
 def _bar(title: str) -> AbstractContextManager[Callable[[int, int], None]]:

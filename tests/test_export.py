@@ -28,7 +28,7 @@ from hrnet_search.export import check_again, choose_winner, export_winner, forma
 from hrnet_search.export import folder as module
 from hrnet_search.export.card import card as card_of
 from hrnet_search.export.verify import differences, run_alone
-from hrnet_search.files import write_json
+from hrnet_search.files import scratch_folder, write_json
 from hrnet_search.frameworks import DetectorSpec
 from hrnet_search.keypoints import decode
 from hrnet_search.labels import SYNTHETIC_CLASSES
@@ -596,6 +596,74 @@ def test_a_damaged_winner_is_made_anew(
     assert list(tmp_path.iterdir()) == [folder]
 
 
+EDITED = (
+    *("README.md", "arch.json", "checks.json", "example.py", "preprocess.json", "sample.png"),
+    *("network/__init__.py", "network/model/hrnet.py", "network/keypoints.py"),
+)
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_a_folder_that_was_edited_is_told_and_made_anew(
+    pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    folder = shutil.copytree(winner, tmp_path / "winner")
+    said: list[str] = []
+    assert export_winner(pose_run, tmp_path, warn=said.append) == folder
+    assert said == []
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole + b" ")  # JSON and PNG say the same as before
+    export_winner(pose_run, tmp_path, warn=said.append)
+    if name == "checks.json":  # a space is nothing to it
+        (folder / name).write_text("{}")
+        export_winner(pose_run, tmp_path, warn=said.append)
+    rule = "differs from what is exported, so the folder is written anew"
+    assert said == [f"{folder}: {name} {rule}"]
+    assert (folder / name).read_bytes() == whole
+    (folder / name).unlink()
+    export_winner(pose_run, tmp_path)
+    assert (folder / name).read_bytes() == whole
+
+
+def test_many_edited_files_are_told_in_one_line(
+    pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    folder = shutil.copytree(winner, tmp_path / "winner")
+    for name in EDITED:
+        if name not in ("arch.json", "checks.json"):
+            (folder / name).unlink()
+    said: list[str] = []
+    export_winner(pose_run, tmp_path, warn=said.append)
+    first = "preprocess.json, sample.png, example.py and 4 more differ from what is exported"
+    assert said == [f"{folder}: {first}, so the folder is written anew"]
+
+
+def test_metrics_measured_again_are_forgotten_with_the_record_they_were_compared_with(
+    pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    run = shutil.copytree(pose_run, tmp_path / "smoke")
+    folder = shutil.copytree(winner, tmp_path / "report" / "winner")
+    for ap, kept in ((0.25, {"ap": [0.25, 0.25]}), (0.5, {})):
+        file = run / "trials" / "00000" / "result.json"
+        write_json(file, replace(Result.read(file), metrics={"ap": ap}).to_dict())
+        checks = json.loads((folder / "checks.json").read_text())
+        write_json(folder / "checks.json", checks | {"metrics": {"ap": [0.25, 0.25]}})
+        export_winner(run, tmp_path / "report")
+        assert json.loads((folder / "checks.json").read_text())["metrics"] == kept
+
+
+def test_what_a_killed_export_has_left_goes(
+    pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    (tmp_path / ".winner-left" / "new").mkdir(parents=True)
+    with scratch_folder(tmp_path, prefix=module.SCRATCH) as of_another:
+        folder = export_winner(pose_run, tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([of_another, folder])
+
+
 def test_weights_of_another_training_are_replaced_and_lost_ones_do_no_harm(
     pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -619,7 +687,7 @@ def test_outputs_that_differ_are_told_and_nothing_is_left(
 
     def copy_wrong_ones(folder: Path, kind: str) -> None:
         copy_sources(folder, kind)
-        with (folder / "__init__.py").open("a") as file:
+        with (folder / "network" / "__init__.py").open("a") as file:
             file.write("_load = load_network\n")
             file.write("load_network = lambda folder: lambda x: _load(folder)(x) + 0.5\n")
 
@@ -992,6 +1060,7 @@ def test_a_source_that_fails_is_told_in_one_line_and_leaves_nothing(
     folder = tmp_path / "reports" / "smoke" / "winner"
     assert not list(folder.rglob("__pycache__"))
     (folder / "network" / "__init__.py").write_text("def (\n")
+    monkeypatch.setattr(module, "_changed", lambda *_: [])  # it is edited after the export
     capsys.readouterr()
     assert main(command) == 1
     said = capsys.readouterr().err
@@ -1023,21 +1092,24 @@ GRAPH = {"sha256": "0", "varies": {"batch": 1}, "outputs": ["joints"], "differen
     ("content", "believed"),
     [
         ({"formats": {"model.onnx": GRAPH}, "metrics": {"ap": [0.5, 0.5]}}, True),
-        ({"formats": {}, "metrics": {}}, True),
+        ({"files": {"arch.json": "0"}}, True),
         ([], False),
-        ({"formats": {}}, False),
-        ({"formats": {"model.exe": GRAPH}, "metrics": {}}, False),
-        ({"formats": {"model.onnx": {"sha256": "0"}}, "metrics": {}}, False),
-        ({"formats": {"model.onnx": GRAPH | {"differences": []}}, "metrics": {}}, False),
-        ({"formats": {"model.onnx": GRAPH | {"differences": [[]]}}, "metrics": {}}, False),
-        ({"formats": {"model.onnx": GRAPH | {"varies": {"height": 5}}}, "metrics": {}}, False),
-        ({"formats": {}, "metrics": {"ap": 0.5}}, False),
-        ({"formats": {}, "metrics": {"ap": [0.5, float("nan")]}}, False),
+        ({"files": None}, False),
+        ({"files": {"arch.json": 0}}, False),
+        ({"formats": None}, False),
+        ({"formats": {"model.exe": GRAPH}}, False),
+        ({"formats": {"model.onnx": {"sha256": "0"}}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"differences": []}}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"differences": [[]]}}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"varies": {"height": 5}}}}, False),
+        ({"metrics": {"ap": 0.5}}, False),
+        ({"metrics": {"ap": [0.5, float("nan")]}}, False),
     ],
 )
 def test_checks_that_were_edited_are_not_believed(
     tmp_path: Path, content: Any, believed: bool
 ) -> None:
+    content = module.NOTHING | content if isinstance(content, dict) else content
     (tmp_path / "checks.json").write_text(json.dumps(content))
     assert module._checks(tmp_path) == (content if believed else module.NOTHING)
 
@@ -1058,7 +1130,7 @@ def test_a_folder_comes_back_if_another_cannot_take_its_place(
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        module._replace(folder, new)
+        module._replace(folder, new, tmp_path)
     assert (folder / "name").read_text() == "winner"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".winner-x", "winner"]
 
@@ -1067,6 +1139,7 @@ def test_of_two_exports_at_once_the_last_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, other, new = (tmp_path / name for name in ("winner", ".winner-1", ".winner-2"))
+    (scratch := tmp_path / "scratch").mkdir()
     for place in (folder, other, new):
         place.mkdir()
         (place / "name").write_text(place.name)
@@ -1078,9 +1151,12 @@ def test_of_two_exports_at_once_the_last_stays(
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", with_another)
-    module._replace(folder, new)
+    module._replace(folder, new, scratch)
     assert (folder / "name").read_text() == ".winner-2"
-    assert [path.name for path in tmp_path.iterdir()] == ["winner"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scratch", "winner"]
+    assert [(old / "name").read_text() for old in sorted(scratch.iterdir())] == [
+        "winner", ".winner-1",
+    ]  # fmt: skip
 
 
 def test_a_record_that_does_not_say_what_it_ran_on_is_not_measured_again(

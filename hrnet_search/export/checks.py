@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from .formats import AXES
 
-NOTHING: dict[str, Any] = {"formats": {}, "metrics": {}}  # checked of a folder yet
+NOTHING: dict[str, Any] = {"files": {}, "formats": {}, "metrics": {}}  # checked of a folder yet
 
 FileName = Literal["model.onnx", "model.pt2"]  # `formats.FILES`
 Pixels = Annotated[int, Field(ge=1)]
@@ -43,6 +43,7 @@ class _Graph(_Exact):
 
 
 class _Checks(_Exact):
+    files: dict[str, str]  # name -> SHA-256
     formats: dict[FileName, _Graph]
     metrics: dict[str, tuple[FiniteFloat, FiniteFloat]]
 
