@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .blueprint import HEADS, head_of
+from .blueprint import HEADS
 from .cost import cost, text
 from .errors import InputError, nearest_name
 from .files import DISK_FULL, is_disk_full
@@ -641,15 +641,15 @@ def _profile(options: argparse.Namespace, _: list[str]) -> int:
     from .result import check_limits
     from .rivals import Rival
     from .space import Space
-    from .target import find_target
+    from .target import check_head, find_target
 
     target = find_target(options.target, task=options.task)
     usual = target.setting
     head, num_outputs = options.head or usual[0], options.outputs or usual[1]
     size = options.input or usual[2]
-    head_of(head)
     if isinstance(target.what, Rival) and options.head:
         raise InputError(f"{target.name} has its own", key="--head", value=options.head)
+    check_head(options.head, target)
     if isinstance(target.what, Space):
         if options.count:
             raise InputError("is for one network; a space is only counted", key="--count")
@@ -769,7 +769,7 @@ def _draw(options: argparse.Namespace, _: list[str]) -> int:
     from .diagram import draw, standalone
 
     if options.arm is None and options.trial is None:
-        from .target import find_network
+        from .target import check_head, find_target, hrnet_of
 
         if any(
             (Path(folder) / options.spec / "study.yaml").exists() for folder in ("runs", "reports")
@@ -777,8 +777,10 @@ def _draw(options: argparse.Namespace, _: list[str]) -> int:
             rule = "is a study; name one of its networks by --arm or --trial"
             raise InputError(rule, key="SPEC", value=options.spec)
 
-        spec, usual = find_network(options.spec, task=options.task)
-        head = options.head or usual
+        target = find_target(options.spec, task=options.task)
+        spec = hrnet_of(target)
+        check_head(options.head, target)
+        head = options.head or target.setting[0]
         title = "/".join(Path(options.spec).parts[-2:])  # drawings are sent to others
     else:
         spec, head, title = _of_study(options)
