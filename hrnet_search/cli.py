@@ -5,8 +5,8 @@ import itertools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -460,7 +460,18 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
         trials, rivals = front_trials(run)
         for name in rivals:
             print(f"hrnet-search: not exported: {name}, for it is no HRNet", file=sys.stderr)
-    done = [_export_one(run, reports, trial, formats, check=options.check) for trial in trials]
+    done: list[int | None] = []
+    told: set[str] = set()  # what is wrong with the data is so for all
+    for trial in trials:
+        try:
+            done.append(_export_one(run, reports, trial, formats, check=options.check))
+        except InputError as error:
+            if len(trials) == 1:
+                raise
+            if str(error) not in told:
+                _warn(f"not exported: {error}")
+            told.add(str(error))
+            done.append(FAILED_TRIALS)
     if trials == [] and rivals:
         raise InputError("no HRNet is on the Pareto front", file=run, key="--pareto")
     if not done or None in done:
@@ -475,9 +486,13 @@ def _export_one(
     from .export import export_winner
 
     try:
-        folder = export_winner(run, reports, trial=trial, formats=formats, warn=_warn)
+        with _steps() as on_step:
+            folder = export_winner(
+                run, reports, trial=trial, formats=formats, warn=_warn, on_step=on_step
+            )
     except RuntimeError as error:
-        print(f"hrnet-search: not exported: {' '.join(str(error).split())}", file=sys.stderr)
+        which = "" if trial is None else f"trial {trial}: "
+        _warn(f"not exported: {which}{' '.join(str(error).split())}")
         return FAILED_TRIALS
     if folder is None:
         return None
@@ -490,15 +505,23 @@ def _check_export(run: Path, folder: Path) -> int:
     from .export import check_again
 
     try:
-        with _bar("Preparing data") as advance:
-            metrics = check_again(run, folder, advance)
+        with _steps() as on_step:
+            measured = check_again(run, folder, on_step)
     except RuntimeError as error:
-        print(f"hrnet-search: not checked: {' '.join(str(error).split())}", file=sys.stderr)
+        _warn(f"not checked: {' '.join(str(error).split())}")
         return FAILED_TRIALS
-    for name, (recorded, found) in metrics.items():
+    for name, (recorded, found) in measured.source.items():
         told = "as recorded" if found == recorded else f"recorded {recorded!r}"
         print(f"Checked: {name} {found!r}, {told}")
-    return DIFFERS if any(a != b for a, b in metrics.values()) else DONE
+    for file, metrics in measured.graphs.items():
+        if isinstance(metrics, str):
+            print(f"Not measured: {file}: {metrics}")
+            continue
+        for name, (recorded, _) in measured.source.items():
+            by = metrics[name] - recorded
+            told = f"recorded {recorded!r}, {by:+.2g}" if by else "as recorded"
+            print(f"Checked: {file}: {name} {metrics[name]!r}, {told}")
+    return DIFFERS if any(a != b for a, b in measured.source.values()) else DONE
 
 
 def _status(options: argparse.Namespace, _: list[str]) -> int:
@@ -700,16 +723,12 @@ def _profile_network(
             return DONE
     elif count:
         raise InputError("is for HRNets", key="--count", value=network.key)
-    from rich.console import Console
-
     from . import baselines
     from .profiling import measure, render
 
     net = baselines.network(network.to_dict(), head=head, num_outputs=num_outputs)
-    with Console(stderr=True).status("") as status:
-        measured = measure(
-            net, size, cost=counted, on_step=lambda step: status.update(f"{step} ...")
-        )
+    with _steps() as on_step:
+        measured = measure(net, size, cost=counted, on_step=on_step)
     print(render(measured))
     return DONE
 
@@ -725,6 +744,15 @@ def _bar(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
     from .progress import bar
 
     return bar(Console(stderr=True), title)
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """Shows the step that is called with on a terminal, nothing in a log."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield lambda step: status.update(f"{step} ...")
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -1037,7 +1065,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--check",
         action="store_true",
-        help="measure the metrics again with what was exported, and compare with the record",
+        help="measure the metrics again with the source, and with model.onnx if it is there, and "
+        "compare with the record",
     )
     _add_out(export)
 

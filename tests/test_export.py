@@ -26,7 +26,9 @@ from hrnet_search.detectors import Detector, HRPyramid, build_detector
 from hrnet_search.errors import InputError
 from hrnet_search.export import check_again, choose_winner, export_winner, formats, front_trials
 from hrnet_search.export import folder as module
+from hrnet_search.export.again import measure_graph
 from hrnet_search.export.card import card as card_of
+from hrnet_search.export.runtime import InOnnxRuntime
 from hrnet_search.export.verify import differences, run_alone
 from hrnet_search.files import scratch_folder, write_json
 from hrnet_search.frameworks import DetectorSpec
@@ -993,6 +995,82 @@ def test_a_segmentation_network_as_onnx_gives_the_final_scores_and_classes(
     assert (enlarged.argmax(1).numpy() == classes).mean() > 0.999  # but where two are equal
 
 
+@pytest.fixture(scope="module")
+def centernet_run(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    raw = DETECTION.model_dump(mode="json", exclude_unset=True)
+    raw["task"] = {"kind": "detection", "framework": "centernet", "channels": 16}
+    run = tmp_path_factory.mktemp("centernet") / "runs" / "objects"
+    return make_run(run, Study.model_validate(raw))
+
+
+def test_an_operator_that_onnx_lacks_is_named_in_one_line(
+    centernet_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(formats, "AXES", ({},))  # the others take longer
+    out = centernet_run.parents[1]
+    assert main(["export", "objects", "--format", "onnx", "--out", str(out)]) == 1
+    assert capsys.readouterr().err == (
+        "hrnet-search: not exported: ONNX has no form of PyTorch's cummax, which this network "
+        "needs; leave onnx out of --format (pt2 has all operators)\n"
+    )
+    assert not list((out / "reports" / "objects").iterdir())
+
+
+def test_what_onnx_refuses_is_told_in_one_line_and_the_folder_stays(
+    pose_run: Path,
+    winner: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A checker's words are of several lines, and its exceptions of its own."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(formats, "AXES", ({},))
+    shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+    folder = shutil.copytree(winner, tmp_path / "reports" / "smoke" / "winner")
+    before = sorted(folder.rglob("*"))
+    name_axes = formats._name_axes
+
+    def swapped(model: Any, graph: Any) -> None:
+        name_axes(model, graph)
+        nodes = list(model.graph.node)
+        del model.graph.node[:]
+        model.graph.node.extend(reversed(nodes))
+
+    monkeypatch.setattr(formats, "_name_axes", swapped)
+    assert main(["export", "smoke", "--format", "onnx", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    begin = "hrnet-search: not exported: model.onnx is refused by ONNX's own check: "
+    assert said.startswith(f"{begin}Nodes in a graph must be topologically sorted")
+    assert said.count("\n") == 1
+
+    def broken(*_: Any) -> None:
+        raise onnx.shape_inference.InferenceError("[ShapeInferenceError]\nof Conv")
+
+    monkeypatch.setattr(formats, "_name_axes", broken)
+    assert main(["export", "smoke", "--format", "onnx", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"{begin}[ShapeInferenceError] of Conv\n"
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_each_step_of_an_export_is_told(
+    pose_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(formats, "AXES", ({0: "batch", 2: "height", 3: "width"}, {}))
+    told: list[str] = []
+    export_winner(pose_run, tmp_path, formats=BOTH, on_step=told.append)
+    assert told == [
+        "Reading the network",
+        "Tracing the network for any batch, height, width",
+        "Writing model.pt2",
+        "Writing model.onnx",
+        "Checking in a clean process",
+    ]
+
+
 def test_a_detector_as_onnx_ends_before_boxes_are_chosen(
     detection_winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1046,6 +1124,80 @@ def test_the_metrics_are_measured_again_with_the_folders_source(
     assert f"ap {metrics['ap']!r} instead of 0.5" in (folder / "README.md").read_text()
 
 
+def constant_graph(file: Path, values: np.ndarray, size: tuple[Any, Any]) -> Path:
+    """An ONNX file that puts out the same whatever it is shown."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    make, real = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    node = onnx.helper.make_node(
+        "Constant", [], ["found"], value=onnx.numpy_helper.from_array(values)
+    )
+    image = make("image", real, [1, 3, *size])
+    graph = onnx.helper.make_graph([node], "g", [image], [make("found", real, values.shape)])
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), file)
+    return file
+
+
+def test_a_graph_is_evaluated_as_the_studys_test_does(
+    classification_winner: Path, tmp_path: Path
+) -> None:
+    """One that says "bee" to everything is right of one picture in three, and of five classes
+    there are but three."""
+    study = load_study(classification_winner.parents[1] / "run" / "study.yaml")
+    task = load_task(study, prepare(study, lambda done, total: None))
+    scores = np.array([[0.0, 1.0, 0.5]], dtype=np.float32)
+    file = constant_graph(tmp_path / "bee.onnx", scores, (48, 32))
+    assert measure_graph(file, task) == {"top1": pytest.approx(1 / 3), "top5": 1.0}
+    file = constant_graph(tmp_path / "small.onnx", scores, (32, 32))
+    said = "small.onnx takes images of 32x32 alone, and the study's test shows some of 48x32"
+    assert measure_graph(file, task) == said
+    file.write_bytes(b"no graph")
+    said = str(measure_graph(file, task))
+    assert "small.onnx" in said
+    assert "\n" not in said
+
+
+def test_heatmaps_after_their_softmax_are_not_put_through_another(tmp_path: Path) -> None:
+    raw = np.random.default_rng(0).standard_normal((1, 2, 3, 4), dtype=np.float32)
+    shares = np.exp(raw) / np.exp(raw).sum((2, 3), keepdims=True)
+    file = constant_graph(tmp_path / "model.onnx", shares, ("height", "width"))
+    made = InOnnxRuntime(file, {"softmax": True})(torch.zeros(2, 3, 9, 9))
+    again = made.flatten(2).softmax(-1).reshape(made.shape)
+    torch.testing.assert_close(again, torch.from_numpy(shares).expand(2, -1, -1, -1))
+    made = InOnnxRuntime(file, {"softmax": False})(torch.zeros(1, 3, 9, 9))
+    assert torch.equal(made, torch.from_numpy(shares))
+
+
+def test_a_check_measures_model_onnx_too(
+    pose_run: Path,
+    graphs: Path,
+    tmp_path: Path,
+    one_thread: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_changed", lambda *_: [])  # as its record has other metrics here
+    _, metrics = measured_run(pose_run, tmp_path / "runs" / "smoke")
+    folder = shutil.copytree(graphs, tmp_path / "reports" / "smoke" / "winner")
+    command = ["export", "smoke", "--check", "--out", str(tmp_path)]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [f"Checked: model.onnx: {name} " for name in metrics]
+    found = [line for line in lines if "model.onnx" in line]
+    assert [line.startswith(name) for line, name in zip(found, names, strict=True)] == [True] * 4
+    checks = json.loads((folder / "checks.json").read_text())
+    kept = checks["formats"]["model.onnx"]["metrics"]
+    assert kept == pytest.approx(metrics, abs=0.01)  # it adds up in another order
+    assert checks["formats"]["model.pt2"]["metrics"] == {}
+    text = (folder / "README.md").read_text()
+    assert "`model.onnx` was evaluated in ONNX Runtime" in text
+    assert "`model.pt2` was evaluated" not in text
+    (folder / "model.onnx").write_bytes(b"cut off")
+    assert main(command) == 0
+    assert "model.onnx" not in capsys.readouterr().out
+
+
 def test_a_source_that_fails_is_told_in_one_line_and_leaves_nothing(
     pose_run: Path,
     tmp_path: Path,
@@ -1080,12 +1232,16 @@ def test_what_is_checked_is_the_trial_of_the_folder(
     better = replace(record, trial=1, seed=1, metrics=dict.fromkeys(metrics, 1.0))
     (run / "trials" / "00001").mkdir()
     write_json(run / "trials" / "00001" / "result.json", better.to_dict())
-    found = check_again(run, folder, lambda done, total: None)
-    assert found == {name: (value, value) for name, value in metrics.items()}
+    found = check_again(run, folder)
+    assert found.source == {name: (value, value) for name, value in metrics.items()}
+    assert found.graphs == {}
 
 
 ROW = {"file": "model.onnx", "size": [32, 32], "output": "joints", "most": 0.0, "share": 0.0}
-GRAPH = {"sha256": "0", "varies": {"batch": 1}, "outputs": ["joints"], "differences": [ROW]}
+GRAPH = {
+    **{"sha256": "0", "varies": {"batch": 1}, "outputs": ["joints"], "differences": [ROW]},
+    "metrics": {},
+}
 
 
 @pytest.mark.parametrize(
@@ -1100,6 +1256,7 @@ GRAPH = {"sha256": "0", "varies": {"batch": 1}, "outputs": ["joints"], "differen
         ({"formats": {"model.exe": GRAPH}}, False),
         ({"formats": {"model.onnx": {"sha256": "0"}}}, False),
         ({"formats": {"model.onnx": GRAPH | {"differences": []}}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"metrics": {"ap": "high"}}}}, False),
         ({"formats": {"model.onnx": GRAPH | {"differences": [[]]}}}, False),
         ({"formats": {"model.onnx": GRAPH | {"varies": {"height": 5}}}}, False),
         ({"metrics": {"ap": 0.5}}, False),
@@ -1204,6 +1361,50 @@ def test_every_network_of_the_front_is_exported(
     folder = tmp_path / "reports" / "smoke" / "trial-00000"
     assert capsys.readouterr().out == f"Exported: {folder}\n"
     assert (folder / "network" / "__init__.py").exists()
+
+
+def test_a_damaged_checkpoint_on_the_front_does_not_keep_others_from_being_exported(
+    pose_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    run = shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+    record = Result.read(run / "trials" / "00000" / "result.json")
+    for trial in (1, 2):
+        place = shutil.copytree(run / "trials" / "00000", run / "trials" / f"0000{trial}")
+        write_json(place / "result.json", replace(record, trial=trial).to_dict())
+    monkeypatch.setattr("hrnet_search.export.front_trials", lambda run: ([0, 1, 2], []))
+    damaged = run / "trials" / "00001" / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert main(["export", "smoke", "--pareto", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    reports = tmp_path / "reports" / "smoke"
+    exported = [reports / "trial-00000", reports / "trial-00002"]
+    assert said.out.splitlines() == [f"Exported: {folder}" for folder in exported]
+    assert sorted(reports.iterdir()) == exported
+    assert said.err.startswith(f"hrnet-search: not exported: {damaged}: must hold a state dict")
+    assert said.err.count("\n") == 1
+
+
+def test_what_keeps_a_whole_front_from_being_exported_is_told_once(
+    pose_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+
+    def no_data(*_: Any, **__: Any) -> None:
+        raise InputError("there is no such folder", key="data.root")
+
+    monkeypatch.setattr("hrnet_search.export.front_trials", lambda run: ([0, 1, 2], []))
+    monkeypatch.setattr("hrnet_search.export.export_winner", no_data)
+    assert main(["export", "smoke", "--pareto", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "hrnet-search: not exported: data.root: there is no such folder\n"
+    )
 
 
 def test_a_front_of_others_networks_alone_is_told(

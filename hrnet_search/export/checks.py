@@ -33,6 +33,7 @@ class _Graph(_Exact):
     varies: dict[str, Pixels]
     outputs: list[str]
     differences: Annotated[list[_Difference], Field(min_length=1)]
+    metrics: dict[str, FiniteFloat]  # measured with the file
 
     @field_validator("varies")
     @classmethod

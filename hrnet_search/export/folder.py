@@ -27,15 +27,16 @@ from ..files import read_user_json, scratch_folder, write_atomic, write_json
 from ..networks import network
 from ..objects import fitted, padded
 from ..outputs import NamedOutputs
+from ..profiling.base import OnStep, silent
 from ..result import Result
 from ..study import Study, load_study
 from ..tasks import load_task, prepare
 from ..tasks.base import Task, normalise
 from ..weights import load_weights
-from .again import measure_again
+from .again import Measured, measure_again, preparing
 from .card import card
 from .checks import NOTHING, is_checks
-from .formats import FILES, checksum, require_packages, write_formats
+from .formats import FILES, ONNX_FILES, checksum, require_packages, write_formats
 from .verify import differences, require_equal, run_alone
 from .winner import pick
 
@@ -57,13 +58,6 @@ TASK_SOURCES = {
 }
 NO_FORMATS: frozenset[str] = frozenset()
 
-Progress = Callable[[int, int], None]
-Say = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """For callers that want to hear nothing."""
-
 
 def export_winner(
     run: Path,
@@ -71,7 +65,8 @@ def export_winner(
     *,
     trial: int | None = None,
     formats: frozenset[str] = NO_FORMATS,
-    warn: Say = silent,
+    warn: Callable[[str], None] = silent,
+    on_step: OnStep = silent,
 ) -> Path | None:
     """Write the best trial's network to `out/winner`, and check it in a clean process.
 
@@ -85,6 +80,7 @@ def export_winner(
         trial: Export this one instead, to `out/trial-NNNNN`.
         formats: Keys of `FILES`: what is written besides the source.
         warn: Is told in one line which files were edited, and so are written anew.
+        on_step: Is told of each step before it begins.
 
     Returns:
         The folder, or None if no trial is complete.
@@ -117,22 +113,21 @@ def export_winner(
     with scratch_folder(out, prefix=SCRATCH) as scratch:
         new = scratch / "new"
         new.mkdir()
-        _fill(new, weights, study, result, formats, _measured(known, result))
+        _fill(new, weights, study, result, formats, _measured(known, result), on_step)
         _replace(folder, new, scratch)
     return folder
 
 
-def check_again(run: Path, folder: Path, progress: Progress) -> dict[str, tuple[float, float]]:
+def check_again(run: Path, folder: Path, on_step: OnStep = silent) -> Measured:
     """Measure the metrics of an exported folder again, and say in its README what came out.
+
+    Those of `model.onnx` are measured too, if it is there as it was written.
 
     Args:
         run: `runs/<study>`.
         folder: From `export_winner`. It says which trial it is of: while a study runs, another
             one may have become the best meanwhile.
-        progress: Called with images done and in all, if data has to be prepared.
-
-    Returns:
-        Metric -> its recorded value, and the one found.
+        on_step: Is told of each step before it begins.
 
     Raises:
         InputError: It cannot be measured here.
@@ -142,11 +137,15 @@ def check_again(run: Path, folder: Path, progress: Progress) -> dict[str, tuple[
     result = pick(run, whole, read_user_json(folder / ARCH)["source"]["trial"])
     assert result is not None
     study = whole.under(result.params)
-    metrics = measure_again(folder, study, result, progress)
-    checks = _checks(folder) | {"metrics": {name: list(pair) for name, pair in metrics.items()}}
+    checks = _checks(folder)
+    graphs = [file for file in checks["formats"] if file in ONNX_FILES and _is_whole(folder, file)]
+    found = measure_again(folder, graphs, study, result, on_step)
+    checks |= {"metrics": {name: list(pair) for name, pair in found.source.items()}}
+    for file, metrics in found.graphs.items():
+        checks["formats"][file]["metrics"] = {} if isinstance(metrics, str) else dict(metrics)
     write_json(folder / CHECKS, checks)
     write_atomic(folder / CARD, card(study, result, study.task.head, checks))
-    return metrics
+    return found
 
 
 def _fill(
@@ -156,8 +155,10 @@ def _fill(
     result: Result,
     formats: frozenset[str],
     metrics: dict[str, Any],
+    on_step: OnStep,
 ) -> None:
-    task = load_task(study, prepare(study, lambda done, total: None))  # from the cache, as a rule
+    on_step("Reading the network")
+    task = load_task(study, prepare(study, preparing(on_step)))  # from the cache, as a rule
     model = network(study, result.arch)
     load_weights(model, weights)
     model.eval()
@@ -177,7 +178,8 @@ def _fill(
     files = {name: checksum(folder / name) for name in (ARCH, PREPROCESS, WEIGHTS, SAMPLE)}
     images = _images(task, result)
     named = NamedOutputs(model, task.preprocessing()).eval()
-    written = write_formats(folder, named, images, formats)
+    written = write_formats(folder, named, images, formats, on_step)
+    on_step("Checking in a clean process")
     found = _verify(folder, model, task, images, written)
     checks = {"files": files, "formats": found, "metrics": metrics}
     write_json(folder / CHECKS, checks)
