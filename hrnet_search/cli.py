@@ -7,14 +7,14 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .blueprint import HEADS, head_of
+from .blueprint import HEADS
 from .cost import cost, text
 from .errors import InputError, nearest_name
 from .files import DISK_FULL, is_disk_full
@@ -197,7 +197,8 @@ examples:
 
 Each folder is verified in a process that cannot import hrnet-search: the source gives the trained
 network's outputs bit for bit, graphs within 1e-4 of their range. What was found is in its
-README. A folder that has what is asked for stays as it is. ONNX wants
+README. A folder that has what is asked for stays as it is, unless a file of it was edited: then it
+is written anew, and one line says so. ONNX wants
 `pip install 'hrnet-search[onnx]'`.
 Exit status: 0 done, 1 outputs or metrics differ, 2 the input was wrong.
 """
@@ -489,7 +490,18 @@ def _export(options: argparse.Namespace, _: list[str]) -> int:
         trials, rivals = front_trials(run)
         for name in rivals:
             print(f"hrnet-search: not exported: {name}, for it is no HRNet", file=sys.stderr)
-    done = [_export_one(run, reports, trial, formats, check=options.check) for trial in trials]
+    done: list[int | None] = []
+    told: set[str] = set()  # what is wrong with the data is so for all
+    for trial in trials:
+        try:
+            done.append(_export_one(run, reports, trial, formats, check=options.check))
+        except InputError as error:
+            if len(trials) == 1:
+                raise
+            if str(error) not in told:
+                _warn(f"not exported: {error}")
+            told.add(str(error))
+            done.append(FAILED_TRIALS)
     if trials == [] and rivals:
         raise InputError("no HRNet is on the Pareto front", file=run, key="--pareto")
     if not done or None in done:
@@ -504,9 +516,13 @@ def _export_one(
     from .export import export_winner
 
     try:
-        folder = export_winner(run, reports, trial=trial, formats=formats)
+        with _steps() as on_step:
+            folder = export_winner(
+                run, reports, trial=trial, formats=formats, warn=_warn, on_step=on_step
+            )
     except RuntimeError as error:
-        print(f"hrnet-search: not exported: {' '.join(str(error).split())}", file=sys.stderr)
+        which = "" if trial is None else f"trial {trial}: "
+        _warn(f"not exported: {which}{' '.join(str(error).split())}")
         return FAILED_TRIALS
     if folder is None:
         return None
@@ -519,15 +535,23 @@ def _check_export(run: Path, folder: Path) -> int:
     from .export import check_again
 
     try:
-        with _bar("Preparing data") as advance:
-            metrics = check_again(run, folder, advance)
+        with _steps() as on_step:
+            measured = check_again(run, folder, on_step)
     except RuntimeError as error:
-        print(f"hrnet-search: not checked: {' '.join(str(error).split())}", file=sys.stderr)
+        _warn(f"not checked: {' '.join(str(error).split())}")
         return FAILED_TRIALS
-    for name, (recorded, found) in metrics.items():
+    for name, (recorded, found) in measured.source.items():
         told = "as recorded" if found == recorded else f"recorded {recorded!r}"
         print(f"Checked: {name} {found!r}, {told}")
-    return DIFFERS if any(a != b for a, b in metrics.values()) else DONE
+    for file, metrics in measured.graphs.items():
+        if isinstance(metrics, str):
+            print(f"Not measured: {file}: {metrics}")
+            continue
+        for name, (recorded, _) in measured.source.items():
+            by = metrics[name] - recorded
+            told = f"recorded {recorded!r}, {by:+.2g}" if by else "as recorded"
+            print(f"Checked: {file}: {name} {metrics[name]!r}, {told}")
+    return DIFFERS if any(a != b for a, b in measured.source.values()) else DONE
 
 
 def _status(options: argparse.Namespace, _: list[str]) -> int:
@@ -661,7 +685,7 @@ def _exported(run: Path, out: Path) -> tuple[Path | None, str]:
     from .export import export_winner
 
     try:
-        return export_winner(run, out), ""
+        return export_winner(run, out, warn=_warn), ""
     except (RuntimeError, InputError, OSError) as error:
         return None, " ".join(str(error).split())
 
@@ -670,15 +694,15 @@ def _profile(options: argparse.Namespace, _: list[str]) -> int:
     from .result import check_limits
     from .rivals import Rival
     from .space import Space
-    from .target import find_target
+    from .target import check_head, find_target
 
     target = find_target(options.target, task=options.task)
     usual = target.setting
     head, num_outputs = options.head or usual[0], options.outputs or usual[1]
     size = options.input or usual[2]
-    head_of(head)
     if isinstance(target.what, Rival) and options.head:
         raise InputError(f"{target.name} has its own", key="--head", value=options.head)
+    check_head(options.head, target)
     if isinstance(target.what, Space):
         if options.count:
             raise InputError("is for one network; a space is only counted", key="--count")
@@ -729,18 +753,18 @@ def _profile_network(
             return DONE
     elif count:
         raise InputError("is for HRNets", key="--count", value=network.key)
-    from rich.console import Console
-
     from . import baselines
     from .profiling import measure, render
 
     net = baselines.network(network.to_dict(), head=head, num_outputs=num_outputs)
-    with Console(stderr=True).status("") as status:
-        measured = measure(
-            net, size, cost=counted, on_step=lambda step: status.update(f"{step} ...")
-        )
+    with _steps() as on_step:
+        measured = measure(net, size, cost=counted, on_step=on_step)
     print(render(measured))
     return DONE
+
+
+def _warn(text: str) -> None:
+    print(f"hrnet-search: {text}", file=sys.stderr)
 
 
 def _bar(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
@@ -750,6 +774,15 @@ def _bar(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
     from .progress import bar
 
     return bar(Console(stderr=True), title)
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """Shows the step that is called with on a terminal, nothing in a log."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield lambda step: status.update(f"{step} ...")
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -794,7 +827,7 @@ def _draw(options: argparse.Namespace, _: list[str]) -> int:
     from .diagram import draw, standalone
 
     if options.arm is None and options.trial is None:
-        from .target import find_network
+        from .target import check_head, find_target, hrnet_of
 
         if any(
             (Path(folder) / options.spec / "study.yaml").exists() for folder in ("runs", "reports")
@@ -802,8 +835,10 @@ def _draw(options: argparse.Namespace, _: list[str]) -> int:
             rule = "is a study; name one of its networks by --arm or --trial"
             raise InputError(rule, key="SPEC", value=options.spec)
 
-        spec, usual = find_network(options.spec, task=options.task)
-        head = options.head or usual
+        target = find_target(options.spec, task=options.task)
+        spec = hrnet_of(target)
+        check_head(options.head, target)
+        head = options.head or target.setting[0]
         title = "/".join(Path(options.spec).parts[-2:])  # drawings are sent to others
     else:
         spec, head, title = _of_study(options)
@@ -1066,7 +1101,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--check",
         action="store_true",
-        help="measure the metrics again with what was exported, and compare with the record",
+        help="measure the metrics again with the source, and with model.onnx if it is there, and "
+        "compare with the record",
     )
     _add_out(export)
 

@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,54 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
+    """A folder in `parent` for what is not finished yet; it is gone at the end.
+
+    Folders that killed processes have left there go first: a lock on each says whether its process
+    lives. Where a file system has no locks they stay.
+
+    Args:
+        parent: Must exist.
+        prefix: How the names of such folders begin, and of nothing else there.
+    """
+    for left in parent.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            _remove_left(left)
+    place, handle = _locked_folder(parent, prefix)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(handle)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove a scratch folder, unless its process holds it, which raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder, and a handle that locks it until it is closed or the process has died."""
+    while True:
+        place = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        # Another process may take it for one that was left, until it is locked.
+        try:
+            handle = os.open(place, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        with contextlib.suppress(OSError):  # of a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if place.exists():
+            return place, handle
         os.close(handle)
 
 

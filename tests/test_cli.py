@@ -474,7 +474,8 @@ def test_profile_of_a_network_shows_every_counter(
     ("arguments", "message"),
     [
         (["profile", "w33"], "'w33': is no network's name"),
-        (["profile", "w32", "--head", "v3"], "head: 'v3': must be one of v1, v1h"),
+        (["profile", "w32", "--head", "v3"], "--head: 'v3': must be one of v1, v1h, v2 for pose;"),
+        (["profile", str(SMOKE), "--head", "cls"], "must be one of v1, v1h, v2 for pose; cls is"),
         (["profile", "w32", "--input", "16x64"], "input_size: (16, 64): must be at least 32 x 32"),
         (["profile", "w32", "--limit", "profile.macs=1"], "--limit: 'profile.macs=1': is for spac"),
         (["profile", str(SMOKE), "--limit", "profile.macs"], "--limit: 'profile.macs': must be ME"),
@@ -554,6 +555,16 @@ def test_arms_and_trials_of_studies_are_drawn(capsys: pytest.CaptureFixture[str]
         ([str(SMOKE)], "holds many networks; name one of a study by --arm or --trial"),
         ([str(SMOKE), "--arm", "alll"], "--arm: 'alll': must be one of "),
         ([str(SMOKE), "--arm", "all", "--head", "v2"], "--head: 'v2': is for other networks"),
+        (
+            ["w32", "--task", "detection", "--head", "cls"],
+            "--head: 'cls': must be one of v1p, v1hp, v2p, v2p_s2, v2r for detection; "
+            "cls is for classification",
+        ),
+        (
+            ["w32", "--head", "ocr"],
+            "must be one of v1, v1h, v2 for pose; ocr is for segmentation or segmentation_ocr",
+        ),
+        (["w32", "--task", "detection", "--head", "v2q"], "did you mean 'v2"),
         ([str(ROOT / "reports" / "table12_pose"), "--trial", "999"], "--trial: 999: is no trial"),
         (
             [str(ROOT / "studies" / "search_pose.yaml"), "--arm", "x"],

@@ -26,9 +26,11 @@ from hrnet_search.detectors import Detector, HRPyramid, build_detector
 from hrnet_search.errors import InputError
 from hrnet_search.export import check_again, choose_winner, export_winner, formats, front_trials
 from hrnet_search.export import folder as module
+from hrnet_search.export.again import measure_graph
 from hrnet_search.export.card import card as card_of
+from hrnet_search.export.runtime import InOnnxRuntime
 from hrnet_search.export.verify import differences, run_alone
-from hrnet_search.files import write_json
+from hrnet_search.files import scratch_folder, write_json
 from hrnet_search.frameworks import DetectorSpec
 from hrnet_search.keypoints import decode
 from hrnet_search.labels import SYNTHETIC_CLASSES
@@ -613,6 +615,74 @@ def test_a_damaged_winner_is_made_anew(
     assert list(tmp_path.iterdir()) == [folder]
 
 
+EDITED = (
+    *("README.md", "arch.json", "checks.json", "example.py", "preprocess.json", "sample.png"),
+    *("network/__init__.py", "network/model/hrnet.py", "network/keypoints.py"),
+)
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_a_folder_that_was_edited_is_told_and_made_anew(
+    pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    folder = shutil.copytree(winner, tmp_path / "winner")
+    said: list[str] = []
+    assert export_winner(pose_run, tmp_path, warn=said.append) == folder
+    assert said == []
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole + b" ")  # JSON and PNG say the same as before
+    export_winner(pose_run, tmp_path, warn=said.append)
+    if name == "checks.json":  # a space is nothing to it
+        (folder / name).write_text("{}")
+        export_winner(pose_run, tmp_path, warn=said.append)
+    rule = "differs from what is exported, so the folder is written anew"
+    assert said == [f"{folder}: {name} {rule}"]
+    assert (folder / name).read_bytes() == whole
+    (folder / name).unlink()
+    export_winner(pose_run, tmp_path)
+    assert (folder / name).read_bytes() == whole
+
+
+def test_many_edited_files_are_told_in_one_line(
+    pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    folder = shutil.copytree(winner, tmp_path / "winner")
+    for name in EDITED:
+        if name not in ("arch.json", "checks.json"):
+            (folder / name).unlink()
+    said: list[str] = []
+    export_winner(pose_run, tmp_path, warn=said.append)
+    first = "preprocess.json, sample.png, example.py and 4 more differ from what is exported"
+    assert said == [f"{folder}: {first}, so the folder is written anew"]
+
+
+def test_metrics_measured_again_are_forgotten_with_the_record_they_were_compared_with(
+    pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    run = shutil.copytree(pose_run, tmp_path / "smoke")
+    folder = shutil.copytree(winner, tmp_path / "report" / "winner")
+    for ap, kept in ((0.25, {"ap": [0.25, 0.25]}), (0.5, {})):
+        file = run / "trials" / "00000" / "result.json"
+        write_json(file, replace(Result.read(file), metrics={"ap": ap}).to_dict())
+        checks = json.loads((folder / "checks.json").read_text())
+        write_json(folder / "checks.json", checks | {"metrics": {"ap": [0.25, 0.25]}})
+        export_winner(run, tmp_path / "report")
+        assert json.loads((folder / "checks.json").read_text())["metrics"] == kept
+
+
+def test_what_a_killed_export_has_left_goes(
+    pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    (tmp_path / ".winner-left" / "new").mkdir(parents=True)
+    with scratch_folder(tmp_path, prefix=module.SCRATCH) as of_another:
+        folder = export_winner(pose_run, tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([of_another, folder])
+
+
 def test_weights_of_another_training_are_replaced_and_lost_ones_do_no_harm(
     pose_run: Path, winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -636,7 +706,7 @@ def test_outputs_that_differ_are_told_and_nothing_is_left(
 
     def copy_wrong_ones(folder: Path, kind: str) -> None:
         copy_sources(folder, kind)
-        with (folder / "__init__.py").open("a") as file:
+        with (folder / "network" / "__init__.py").open("a") as file:
             file.write("_load = load_network\n")
             file.write("load_network = lambda folder: lambda x: _load(folder)(x) + 0.5\n")
 
@@ -942,6 +1012,82 @@ def test_a_segmentation_network_as_onnx_gives_the_final_scores_and_classes(
     assert (enlarged.argmax(1).numpy() == classes).mean() > 0.999  # but where two are equal
 
 
+@pytest.fixture(scope="module")
+def centernet_run(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
+    raw = DETECTION.model_dump(mode="json", exclude_unset=True)
+    raw["task"] = {"kind": "detection", "framework": "centernet", "channels": 16}
+    run = tmp_path_factory.mktemp("centernet") / "runs" / "objects"
+    return make_run(run, Study.model_validate(raw))
+
+
+def test_an_operator_that_onnx_lacks_is_named_in_one_line(
+    centernet_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(formats, "AXES", ({},))  # the others take longer
+    out = centernet_run.parents[1]
+    assert main(["export", "objects", "--format", "onnx", "--out", str(out)]) == 1
+    assert capsys.readouterr().err == (
+        "hrnet-search: not exported: ONNX has no form of PyTorch's cummax, which this network "
+        "needs; leave onnx out of --format (pt2 has all operators)\n"
+    )
+    assert not list((out / "reports" / "objects").iterdir())
+
+
+def test_what_onnx_refuses_is_told_in_one_line_and_the_folder_stays(
+    pose_run: Path,
+    winner: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A checker's words are of several lines, and its exceptions of its own."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(formats, "AXES", ({},))
+    shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+    folder = shutil.copytree(winner, tmp_path / "reports" / "smoke" / "winner")
+    before = sorted(folder.rglob("*"))
+    name_axes = formats._name_axes
+
+    def swapped(model: Any, graph: Any) -> None:
+        name_axes(model, graph)
+        nodes = list(model.graph.node)
+        del model.graph.node[:]
+        model.graph.node.extend(reversed(nodes))
+
+    monkeypatch.setattr(formats, "_name_axes", swapped)
+    assert main(["export", "smoke", "--format", "onnx", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    begin = "hrnet-search: not exported: model.onnx is refused by ONNX's own check: "
+    assert said.startswith(f"{begin}Nodes in a graph must be topologically sorted")
+    assert said.count("\n") == 1
+
+    def broken(*_: Any) -> None:
+        raise onnx.shape_inference.InferenceError("[ShapeInferenceError]\nof Conv")
+
+    monkeypatch.setattr(formats, "_name_axes", broken)
+    assert main(["export", "smoke", "--format", "onnx", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"{begin}[ShapeInferenceError] of Conv\n"
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_each_step_of_an_export_is_told(
+    pose_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(formats, "AXES", ({0: "batch", 2: "height", 3: "width"}, {}))
+    told: list[str] = []
+    export_winner(pose_run, tmp_path, formats=BOTH, on_step=told.append)
+    assert told == [
+        "Reading the network",
+        "Tracing the network for any batch, height, width",
+        "Writing model.pt2",
+        "Writing model.onnx",
+        "Checking in a clean process",
+    ]
+
+
 def test_a_detector_as_onnx_ends_before_boxes_are_chosen(
     detection_winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -995,6 +1141,80 @@ def test_the_metrics_are_measured_again_with_the_folders_source(
     assert f"ap {metrics['ap']!r} instead of 0.5" in (folder / "README.md").read_text()
 
 
+def constant_graph(file: Path, values: np.ndarray, size: tuple[Any, Any]) -> Path:
+    """An ONNX file that puts out the same whatever it is shown."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    make, real = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    node = onnx.helper.make_node(
+        "Constant", [], ["found"], value=onnx.numpy_helper.from_array(values)
+    )
+    image = make("image", real, [1, 3, *size])
+    graph = onnx.helper.make_graph([node], "g", [image], [make("found", real, values.shape)])
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), file)
+    return file
+
+
+def test_a_graph_is_evaluated_as_the_studys_test_does(
+    classification_winner: Path, tmp_path: Path
+) -> None:
+    """One that says "bee" to everything is right of one picture in three, and of five classes
+    there are but three."""
+    study = load_study(classification_winner.parents[1] / "run" / "study.yaml")
+    task = load_task(study, prepare(study, lambda done, total: None))
+    scores = np.array([[0.0, 1.0, 0.5]], dtype=np.float32)
+    file = constant_graph(tmp_path / "bee.onnx", scores, (48, 32))
+    assert measure_graph(file, task) == {"top1": pytest.approx(1 / 3), "top5": 1.0}
+    file = constant_graph(tmp_path / "small.onnx", scores, (32, 32))
+    said = "small.onnx takes images of 32x32 alone, and the study's test shows some of 48x32"
+    assert measure_graph(file, task) == said
+    file.write_bytes(b"no graph")
+    said = str(measure_graph(file, task))
+    assert "small.onnx" in said
+    assert "\n" not in said
+
+
+def test_heatmaps_after_their_softmax_are_not_put_through_another(tmp_path: Path) -> None:
+    raw = np.random.default_rng(0).standard_normal((1, 2, 3, 4), dtype=np.float32)
+    shares = np.exp(raw) / np.exp(raw).sum((2, 3), keepdims=True)
+    file = constant_graph(tmp_path / "model.onnx", shares, ("height", "width"))
+    made = InOnnxRuntime(file, {"softmax": True})(torch.zeros(2, 3, 9, 9))
+    again = made.flatten(2).softmax(-1).reshape(made.shape)
+    torch.testing.assert_close(again, torch.from_numpy(shares).expand(2, -1, -1, -1))
+    made = InOnnxRuntime(file, {"softmax": False})(torch.zeros(1, 3, 9, 9))
+    assert torch.equal(made, torch.from_numpy(shares))
+
+
+def test_a_check_measures_model_onnx_too(
+    pose_run: Path,
+    graphs: Path,
+    tmp_path: Path,
+    one_thread: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_changed", lambda *_: [])  # as its record has other metrics here
+    _, metrics = measured_run(pose_run, tmp_path / "runs" / "smoke")
+    folder = shutil.copytree(graphs, tmp_path / "reports" / "smoke" / "winner")
+    command = ["export", "smoke", "--check", "--out", str(tmp_path)]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [f"Checked: model.onnx: {name} " for name in metrics]
+    found = [line for line in lines if "model.onnx" in line]
+    assert [line.startswith(name) for line, name in zip(found, names, strict=True)] == [True] * 4
+    checks = json.loads((folder / "checks.json").read_text())
+    kept = checks["formats"]["model.onnx"]["metrics"]
+    assert kept == pytest.approx(metrics, abs=0.01)  # it adds up in another order
+    assert checks["formats"]["model.pt2"]["metrics"] == {}
+    text = (folder / "README.md").read_text()
+    assert "`model.onnx` was evaluated in ONNX Runtime" in text
+    assert "`model.pt2` was evaluated" not in text
+    (folder / "model.onnx").write_bytes(b"cut off")
+    assert main(command) == 0
+    assert "model.onnx" not in capsys.readouterr().out
+
+
 def test_a_source_that_fails_is_told_in_one_line_and_leaves_nothing(
     pose_run: Path,
     tmp_path: Path,
@@ -1009,6 +1229,7 @@ def test_a_source_that_fails_is_told_in_one_line_and_leaves_nothing(
     folder = tmp_path / "reports" / "smoke" / "winner"
     assert not list(folder.rglob("__pycache__"))
     (folder / "network" / "__init__.py").write_text("def (\n")
+    monkeypatch.setattr(module, "_changed", lambda *_: [])  # it is edited after the export
     capsys.readouterr()
     assert main(command) == 1
     said = capsys.readouterr().err
@@ -1028,33 +1249,41 @@ def test_what_is_checked_is_the_trial_of_the_folder(
     better = replace(record, trial=1, seed=1, metrics=dict.fromkeys(metrics, 1.0))
     (run / "trials" / "00001").mkdir()
     write_json(run / "trials" / "00001" / "result.json", better.to_dict())
-    found = check_again(run, folder, lambda done, total: None)
-    assert found == {name: (value, value) for name, value in metrics.items()}
+    found = check_again(run, folder)
+    assert found.source == {name: (value, value) for name, value in metrics.items()}
+    assert found.graphs == {}
 
 
 ROW = {"file": "model.onnx", "size": [32, 32], "output": "joints", "most": 0.0, "share": 0.0}
-GRAPH = {"sha256": "0", "varies": {"batch": 1}, "outputs": ["joints"], "differences": [ROW]}
+GRAPH = {
+    **{"sha256": "0", "varies": {"batch": 1}, "outputs": ["joints"], "differences": [ROW]},
+    "metrics": {},
+}
 
 
 @pytest.mark.parametrize(
     ("content", "believed"),
     [
         ({"formats": {"model.onnx": GRAPH}, "metrics": {"ap": [0.5, 0.5]}}, True),
-        ({"formats": {}, "metrics": {}}, True),
+        ({"files": {"arch.json": "0"}}, True),
         ([], False),
-        ({"formats": {}}, False),
-        ({"formats": {"model.exe": GRAPH}, "metrics": {}}, False),
-        ({"formats": {"model.onnx": {"sha256": "0"}}, "metrics": {}}, False),
-        ({"formats": {"model.onnx": GRAPH | {"differences": []}}, "metrics": {}}, False),
-        ({"formats": {"model.onnx": GRAPH | {"differences": [[]]}}, "metrics": {}}, False),
-        ({"formats": {"model.onnx": GRAPH | {"varies": {"height": 5}}}, "metrics": {}}, False),
-        ({"formats": {}, "metrics": {"ap": 0.5}}, False),
-        ({"formats": {}, "metrics": {"ap": [0.5, float("nan")]}}, False),
+        ({"files": None}, False),
+        ({"files": {"arch.json": 0}}, False),
+        ({"formats": None}, False),
+        ({"formats": {"model.exe": GRAPH}}, False),
+        ({"formats": {"model.onnx": {"sha256": "0"}}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"differences": []}}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"metrics": {"ap": "high"}}}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"differences": [[]]}}}, False),
+        ({"formats": {"model.onnx": GRAPH | {"varies": {"height": 5}}}}, False),
+        ({"metrics": {"ap": 0.5}}, False),
+        ({"metrics": {"ap": [0.5, float("nan")]}}, False),
     ],
 )
 def test_checks_that_were_edited_are_not_believed(
     tmp_path: Path, content: Any, believed: bool
 ) -> None:
+    content = module.NOTHING | content if isinstance(content, dict) else content
     (tmp_path / "checks.json").write_text(json.dumps(content))
     assert module._checks(tmp_path) == (content if believed else module.NOTHING)
 
@@ -1075,7 +1304,7 @@ def test_a_folder_comes_back_if_another_cannot_take_its_place(
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        module._replace(folder, new)
+        module._replace(folder, new, tmp_path)
     assert (folder / "name").read_text() == "winner"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".winner-x", "winner"]
 
@@ -1084,6 +1313,7 @@ def test_of_two_exports_at_once_the_last_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, other, new = (tmp_path / name for name in ("winner", ".winner-1", ".winner-2"))
+    (scratch := tmp_path / "scratch").mkdir()
     for place in (folder, other, new):
         place.mkdir()
         (place / "name").write_text(place.name)
@@ -1095,9 +1325,12 @@ def test_of_two_exports_at_once_the_last_stays(
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", with_another)
-    module._replace(folder, new)
+    module._replace(folder, new, scratch)
     assert (folder / "name").read_text() == ".winner-2"
-    assert [path.name for path in tmp_path.iterdir()] == ["winner"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scratch", "winner"]
+    assert [(old / "name").read_text() for old in sorted(scratch.iterdir())] == [
+        "winner", ".winner-1",
+    ]  # fmt: skip
 
 
 def test_a_record_that_does_not_say_what_it_ran_on_is_not_measured_again(
@@ -1145,6 +1378,50 @@ def test_every_network_of_the_front_is_exported(
     folder = tmp_path / "reports" / "smoke" / "trial-00000"
     assert capsys.readouterr().out == f"Exported: {folder}\n"
     assert (folder / "network" / "__init__.py").exists()
+
+
+def test_a_damaged_checkpoint_on_the_front_does_not_keep_others_from_being_exported(
+    pose_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_verify", lambda *_: {})
+    run = shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+    record = Result.read(run / "trials" / "00000" / "result.json")
+    for trial in (1, 2):
+        place = shutil.copytree(run / "trials" / "00000", run / "trials" / f"0000{trial}")
+        write_json(place / "result.json", replace(record, trial=trial).to_dict())
+    monkeypatch.setattr("hrnet_search.export.front_trials", lambda run: ([0, 1, 2], []))
+    damaged = run / "trials" / "00001" / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert main(["export", "smoke", "--pareto", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    reports = tmp_path / "reports" / "smoke"
+    exported = [reports / "trial-00000", reports / "trial-00002"]
+    assert said.out.splitlines() == [f"Exported: {folder}" for folder in exported]
+    assert sorted(reports.iterdir()) == exported
+    assert said.err.startswith(f"hrnet-search: not exported: {damaged}: must hold a state dict")
+    assert said.err.count("\n") == 1
+
+
+def test_what_keeps_a_whole_front_from_being_exported_is_told_once(
+    pose_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(pose_run, tmp_path / "runs" / "smoke")
+
+    def no_data(*_: Any, **__: Any) -> None:
+        raise InputError("there is no such folder", key="data.root")
+
+    monkeypatch.setattr("hrnet_search.export.front_trials", lambda run: ([0, 1, 2], []))
+    monkeypatch.setattr("hrnet_search.export.export_winner", no_data)
+    assert main(["export", "smoke", "--pareto", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "hrnet-search: not exported: data.root: there is no such folder\n"
+    )
 
 
 def test_a_front_of_others_networks_alone_is_told(

@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hrnet_search.files import (
     read_json_lines,
     read_user_json,
     require_writable,
+    scratch_folder,
     write_atomic,
     write_json,
 )
@@ -43,6 +46,64 @@ def test_a_failing_write_leaves_the_old_content_and_nothing_else(
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+HOLDS_ONE = """
+import sys, time
+from pathlib import Path
+from hrnet_search.files import scratch_folder
+with scratch_folder(Path(sys.argv[1]), prefix=".new-") as place:
+    (place / "half").write_text("")
+    print(place.name, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_scratch_folders_of_killed_processes_go_and_those_in_use_stay(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    command = [sys.executable, "-c", HOLDS_ONE, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        theirs = tmp_path / process.stdout.readline().strip()
+        for _ in range(2):
+            with scratch_folder(tmp_path, prefix=".new-") as mine:
+                assert {*tmp_path.iterdir()} == {mine, theirs, tmp_path / "other"}
+        process.kill()
+    assert (theirs / "half").exists()
+    with scratch_folder(tmp_path, prefix=".new-") as mine:
+        assert {*tmp_path.iterdir()} == {mine, tmp_path / "other"}
+    assert [*tmp_path.iterdir()] == [tmp_path / "other"]
+
+
+def test_a_scratch_folder_that_another_process_took_for_left_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = files.tempfile.mkdtemp, []
+
+    def taken_at_first(**given: Any) -> str:
+        made.append(real(**given))
+        if len(made) == 1:
+            os.rmdir(made[0])
+        return str(made[-1])
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", taken_at_first)
+    with scratch_folder(tmp_path, prefix=".new-") as place:
+        assert place == Path(made[1])
+        assert place.is_dir()
+
+
+def test_without_locks_scratch_folders_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".new-left").mkdir()
+
+    def none(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", none)
+    with scratch_folder(tmp_path, prefix=".new-") as place:
+        assert place.is_dir()
+    assert [*tmp_path.iterdir()] == [tmp_path / ".new-left"]
 
 
 def test_an_interrupted_write_leaves_no_temporary_file(

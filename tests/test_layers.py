@@ -66,7 +66,7 @@ HOMES = {
     "fvcore": ("profiling",),
     "ptflops": ("profiling",),
     "onnx": ("profiling", "export"),
-    "onnxruntime": ("profiling",),
+    "onnxruntime": ("profiling", "export"),
     "pycocotools": ("tasks",),
     "ray": ("search", "doctor"),
     "optuna": ("search", "doctor"),

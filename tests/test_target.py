@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from hrnet_search.arch import hrnet
+from hrnet_search.blueprint import HEADS
 from hrnet_search.errors import InputError
-from hrnet_search.presets import preset
+from hrnet_search.presets import TASK_SETTINGS, preset
 from hrnet_search.rivals import RIVALS
 from hrnet_search.space import Space
-from hrnet_search.target import find_target
+from hrnet_search.target import check_head, find_target, heads_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +23,27 @@ def test_a_preset_has_the_settings_of_its_task() -> None:
     segmentation = find_target("w48", task="segmentation")
     assert segmentation.what == preset("w48", task="segmentation")
     assert segmentation.setting == ("v2", 19, (1024, 2048))
+
+
+def test_every_head_is_of_a_task_and_the_usual_one_of_its_own() -> None:
+    assert {name for task in TASK_SETTINGS for name in heads_of(task)} == set(HEADS)
+    assert all(setting[0] in heads_of(task) for task, setting in TASK_SETTINGS.items())
+    assert heads_of("pose") == ("v1", "v1h", "v2")
+    assert set(heads_of("detection")) == {"v1p", "v1hp", "v2p", "v2p_s2", "v2r"}
+
+
+def test_a_network_may_have_the_heads_of_what_it_may_be_for(tmp_path: Path) -> None:
+    file, spec = tmp_path / "arch.json", hrnet(width=4)
+    file.write_text(json.dumps(spec.to_dict()))
+    for head in HEADS:  # a bare spec does not say what it is for
+        check_head(head, find_target(str(file), task=None))
+    file.write_text(json.dumps({"arch": spec.to_dict(), "head": "v1", "num_outputs": 11}))
+    found = find_target(str(file), task=None)
+    for head in ("v2", "ocr", None):  # V1 is a head of pose and segmentation
+        check_head(head, found)
+    for head in ("cls", "v2p"):
+        with pytest.raises(InputError, match=f"--head: '{head}': must be one of v1, v1h, v2, ocr"):
+            check_head(head, found)
 
 
 def test_a_rival_has_the_settings_of_a_task_it_is_for() -> None:

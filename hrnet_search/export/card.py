@@ -44,7 +44,7 @@ def card(study: Study, result: Result, head: str, checks: Mapping[str, Any]) -> 
     detector = study.detector
     needs = f"torch, {'' if detector is None else 'torchvision, '}safetensors and pillow"
     imports = "torch" if detector is None else "torch and torchvision"
-    graphs = _formats(study, checks["formats"])
+    graphs = _formats(study, result, checks["formats"])
     by = "" if detector is None else f" by {FRAMEWORKS[detector.framework].title}"
     return f"""# {study.name}: a trained network
 
@@ -122,7 +122,7 @@ NAMED: Mapping[str, str] = {
 }
 
 
-def _formats(study: Study, formats: Mapping[str, Mapping[str, Any]]) -> str:
+def _formats(study: Study, result: Result, formats: Mapping[str, Mapping[str, Any]]) -> str:
     """A section on the files beside the source; empty if there are none."""
     if not formats:
         return ""
@@ -141,8 +141,27 @@ would have failed.
 | file | size | output | greatest difference | share of the output's range |
 |---|---|---|---|---|
 {chr(10).join(_difference(row) for row in rows)}
-
+{"".join(_scored(file, about["metrics"], result) for file, about in formats.items())}
 """
+
+
+def _scored(file: str, metrics: Mapping[str, float], result: Result) -> str:
+    """What a graph scored on the validation data, beside the record; empty if nobody measured."""
+    if not metrics:
+        return ""
+    known = [(METRICS[f"metrics.{name}"], name) for name in result.metrics if name in metrics]
+    rows = [
+        f"| {m.title} | {m.show(metrics[name])} | {m.show(result.metrics[name])} "
+        f"| {metrics[name] - result.metrics[name]:+.2g} |\n"
+        for m, name in known
+    ]
+    return f"""
+`{file}` was evaluated in ONNX Runtime, in float32 on one thread, on all of the study's validation
+data. The difference is of the metric as a fraction.
+
+| figure | `{file}` | the trial's record | difference |
+|---|---|---|---|
+{"".join(rows)}"""
 
 
 def _chosen(study: Study) -> str:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from .formats import AXES
 
-NOTHING: dict[str, Any] = {"formats": {}, "metrics": {}}  # checked of a folder yet
+NOTHING: dict[str, Any] = {"files": {}, "formats": {}, "metrics": {}}  # checked of a folder yet
 
 FileName = Literal["model.onnx", "model.pt2"]  # `formats.FILES`
 Pixels = Annotated[int, Field(ge=1)]
@@ -33,6 +33,7 @@ class _Graph(_Exact):
     varies: dict[str, Pixels]
     outputs: list[str]
     differences: Annotated[list[_Difference], Field(min_length=1)]
+    metrics: dict[str, FiniteFloat]  # measured with the file
 
     @field_validator("varies")
     @classmethod
@@ -43,6 +44,7 @@ class _Graph(_Exact):
 
 
 class _Checks(_Exact):
+    files: dict[str, str]  # name -> SHA-256
     formats: dict[FileName, _Graph]
     metrics: dict[str, tuple[FiniteFloat, FiniteFloat]]
 

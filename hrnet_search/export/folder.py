@@ -8,8 +8,7 @@ import errno
 import filecmp
 import itertools
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,25 +23,29 @@ from ..arch import ArchSpec
 from ..blueprint import check_input
 from ..detectors import Detector
 from ..errors import InputError
-from ..files import read_user_json, write_atomic, write_json
+from ..files import read_user_json, scratch_folder, write_atomic, write_json
 from ..networks import network
 from ..objects import fitted, padded
 from ..outputs import NamedOutputs
+from ..profiling.base import OnStep, silent
 from ..result import Result
 from ..study import Study, load_study
 from ..tasks import load_task, prepare
 from ..tasks.base import Task, normalise
 from ..weights import load_weights
-from .again import measure_again
+from .again import Measured, measure_again, preparing
 from .card import card
 from .checks import NOTHING, is_checks
 from .examples import SHOWN, draw_predictions
-from .formats import FILES, checksum, require_packages, write_formats
+from .formats import FILES, ONNX_FILES, checksum, require_packages, write_formats
 from .verify import differences, require_equal, run_alone
 from .winner import pick
 
 PACKAGE = Path(__file__).parents[1]
 ARCH, WEIGHTS, CHECKS, CARD = "arch.json", "weights.safetensors", "checks.json", "README.md"
+PREPROCESS, SAMPLE = "preprocess.json", "sample.png"
+SCRATCH = ".winner-"  # how names of folders begin that are not finished
+NAMED = 3  # of the files that differ, so many are named
 ODD = (97, 131)  # (H, W) at which graphs are tried besides the study's: multiples of no stride
 # Copied as they are: the network's source imports torch and the standard library alone, what
 # stands around it Pillow as well, and detectors torchvision.
@@ -56,22 +59,29 @@ TASK_SOURCES = {
 }
 NO_FORMATS: frozenset[str] = frozenset()
 
-Progress = Callable[[int, int], None]
-
 
 def export_winner(
-    run: Path, out: Path, *, trial: int | None = None, formats: frozenset[str] = NO_FORMATS
+    run: Path,
+    out: Path,
+    *,
+    trial: int | None = None,
+    formats: frozenset[str] = NO_FORMATS,
+    warn: Callable[[str], None] = silent,
+    on_step: OnStep = silent,
 ) -> Path | None:
     """Write the best trial's network to `out/winner`, and check it in a clean process.
 
-    A folder that is whole, of this trial and has the formats stays as it is. One that has others
-    keeps them.
+    A folder of this trial that has the formats stays as it is, if every file is what would be
+    written: its README says that it was verified, which is not true of what was edited. One that
+    has other formats keeps them.
 
     Args:
         run: `runs/<study>`.
         out: `reports/<study>`.
         trial: Export this one instead, to `out/trial-NNNNN`.
         formats: Keys of `FILES`: what is written besides the source.
+        warn: Is told in one line which files were edited, and so are written anew.
+        on_step: Is told of each step before it begins.
 
     Returns:
         The folder, or None if no trial is complete.
@@ -88,36 +98,37 @@ def export_winner(
     if result is None:
         return None
     weights = run / "trials" / f"{result.trial:05d}" / WEIGHTS
+    study = study.under(result.params)
     known = NOTHING
-    if _source(folder, weights) == _provenance(result):
+    if _source(folder) == _provenance(result):
         known = _checks(folder)
         there = frozenset(name for name, file in FILES.items() if _is_whole(folder, file))
-        if formats <= there:
+        changed = list(dict.fromkeys(_changed(folder, weights, study, result)))
+        if formats <= there and not changed:
             return folder
         formats |= there
+        if changed:
+            warn(f"{folder}: {_differ(changed)} what is exported, so the folder is written anew")
     require_packages(formats)
     out.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out, prefix=".winner-"))
-    try:
-        temporary.chmod(0o755)
-        _fill(temporary, weights, study.under(result.params), result, formats, known["metrics"])
-        _replace(folder, temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with scratch_folder(out, prefix=SCRATCH) as scratch:
+        new = scratch / "new"
+        new.mkdir()
+        _fill(new, weights, study, result, formats, _measured(known, result), on_step)
+        _replace(folder, new, scratch)
     return folder
 
 
-def check_again(run: Path, folder: Path, progress: Progress) -> dict[str, tuple[float, float]]:
+def check_again(run: Path, folder: Path, on_step: OnStep = silent) -> Measured:
     """Measure the metrics of an exported folder again, and say in its README what came out.
+
+    Those of `model.onnx` are measured too, if it is there as it was written.
 
     Args:
         run: `runs/<study>`.
         folder: From `export_winner`. It says which trial it is of: while a study runs, another
             one may have become the best meanwhile.
-        progress: Called with images done and in all, if data has to be prepared.
-
-    Returns:
-        Metric -> its recorded value, and the one found.
+        on_step: Is told of each step before it begins.
 
     Raises:
         InputError: It cannot be measured here.
@@ -127,11 +138,15 @@ def check_again(run: Path, folder: Path, progress: Progress) -> dict[str, tuple[
     result = pick(run, whole, read_user_json(folder / ARCH)["source"]["trial"])
     assert result is not None
     study = whole.under(result.params)
-    metrics = measure_again(folder, study, result, progress)
-    checks = _checks(folder) | {"metrics": {name: list(pair) for name, pair in metrics.items()}}
+    checks = _checks(folder)
+    graphs = [file for file in checks["formats"] if file in ONNX_FILES and _is_whole(folder, file)]
+    found = measure_again(folder, graphs, study, result, on_step)
+    checks |= {"metrics": {name: list(pair) for name, pair in found.source.items()}}
+    for file, metrics in found.graphs.items():
+        checks["formats"][file]["metrics"] = {} if isinstance(metrics, str) else dict(metrics)
     write_json(folder / CHECKS, checks)
     write_atomic(folder / CARD, card(study, result, study.task.head, checks))
-    return metrics
+    return found
 
 
 def _fill(
@@ -141,8 +156,10 @@ def _fill(
     result: Result,
     formats: frozenset[str],
     metrics: dict[str, Any],
+    on_step: OnStep,
 ) -> None:
-    task = load_task(study, prepare(study, lambda done, total: None))  # from the cache, as a rule
+    on_step("Reading the network")
+    task = load_task(study, prepare(study, preparing(on_step)))  # from the cache, as a rule
     model = network(study, result.arch)
     load_weights(model, weights)
     model.eval()
@@ -155,28 +172,36 @@ def _fill(
     if study.detector is not None:
         about["detector"] = study.detector.to_dict()
     write_json(folder / ARCH, about)
-    write_json(folder / "preprocess.json", task.preprocessing())
+    write_json(folder / PREPROCESS, task.preprocessing())
     shutil.copyfile(weights, folder / WEIGHTS)
-    Image.fromarray(_sample(task)).save(folder / "sample.png")
-    _copy_sources(folder / "network", study.task.kind)
-    shutil.copy(PACKAGE / "templates" / f"example_{study.task.kind}.py", folder / "example.py")
+    Image.fromarray(_sample(task)).save(folder / SAMPLE)
+    _copy_sources(folder, study.task.kind)
+    files = {name: checksum(folder / name) for name in (ARCH, PREPROCESS, WEIGHTS, SAMPLE)}
     images = _images(task, result)
     named = NamedOutputs(model, task.preprocessing()).eval()
-    written = write_formats(folder, named, images, formats)
+    written = write_formats(folder, named, images, formats, on_step)
+    on_step("Checking in a clean process")
     found = _verify(folder, model, task, images, written)
     draw_predictions(folder, task.samples(SHOWN))
-    checks = {"formats": found, "metrics": metrics}
+    checks = {"files": files, "formats": found, "metrics": metrics}
     write_json(folder / CHECKS, checks)
     (folder / CARD).write_text(card(study, result, task.head, checks))
 
 
 def _copy_sources(folder: Path, kind: str) -> None:
+    for name, file in _sources(kind):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / name)
+
+
+def _sources(kind: str) -> Iterator[tuple[str, Path]]:
+    """Of each file of source its name in an exported folder, and what it is a copy of."""
+    templates = PACKAGE / "templates"
+    yield "example.py", templates / f"example_{kind}.py"
+    yield "network/__init__.py", templates / "network.py"
     for pattern in (*SOURCES, *TASK_SOURCES.get(kind, ())):
-        for file in PACKAGE.glob(pattern):
-            target = folder / file.relative_to(PACKAGE)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, target)
-    shutil.copy(PACKAGE / "templates" / "network.py", folder / "__init__.py")
+        for file in sorted(PACKAGE.glob(pattern)):
+            yield f"network/{file.relative_to(PACKAGE).as_posix()}", file
 
 
 def _verify(
@@ -264,19 +289,49 @@ def _provenance(result: Result) -> dict[str, str | int]:
     }
 
 
-def _source(folder: Path, weights: Path) -> object:
-    """The provenance of what is exported there now, if it is whole and has these weights.
-
-    Weights that are gone from the run, where nothing could be made of them anew, may be any.
-    """
+def _source(folder: Path) -> object:
+    """The provenance of what is exported there now; None if nothing says so."""
     try:
         content = read_user_json(folder / ARCH)
-        is_whole = (folder / WEIGHTS).exists() and (
-            not weights.exists() or filecmp.cmp(weights, folder / WEIGHTS, shallow=False)
-        )
-    except (InputError, OSError):
+    except InputError:
         return None
-    return content.get("source") if is_whole and isinstance(content, dict) else None
+    return content.get("source") if isinstance(content, dict) else None
+
+
+def _changed(folder: Path, weights: Path, study: Study, result: Result) -> Iterator[str]:
+    """Names of files that are not what would be written; what nobody wrote may be there as well.
+
+    Files that follow from the data, which may be gone, are known by their checksums.
+    """
+    checks = _checks(folder)
+    if checks == NOTHING:
+        yield CHECKS
+    for name, sha256 in checks["files"].items():
+        if not (folder / name).is_file() or checksum(folder / name) != sha256:
+            yield name
+    copies = dict(_sources(study.task.kind))
+    if weights.exists():
+        copies[WEIGHTS] = weights
+    for name, file in copies.items():
+        if not (folder / name).is_file() or not filecmp.cmp(file, folder / name, shallow=False):
+            yield name
+    wanted = card(study, result, study.task.head, checks).encode()
+    if not (folder / CARD).is_file() or (folder / CARD).read_bytes() != wanted:
+        yield CARD
+
+
+def _differ(names: Sequence[str]) -> str:
+    """The beginning of a sentence on files."""
+    if len(names) == 1:
+        return f"{names[0]} differs from"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more} differ from"
+
+
+def _measured(known: dict[str, Any], result: Result) -> dict[str, Any]:
+    """The metrics that were measured again, unless the record has become another."""
+    recorded = {name: pair[0] for name, pair in known["metrics"].items()}
+    return known["metrics"] if recorded == result.metrics else {}
 
 
 def _checks(folder: Path) -> dict[str, Any]:
@@ -295,12 +350,17 @@ def _is_whole(folder: Path, file: str) -> bool:
     return there and checksum(folder / file) == about["sha256"]
 
 
-def _replace(folder: Path, temporary: Path) -> None:
-    """Put a finished folder in place of an old one; of several exports at once the last stays."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".old-") as scratch:
-        for number in itertools.count():
-            if _put(folder, temporary, Path(scratch) / str(number)):
-                return
+def _replace(folder: Path, new: Path, scratch: Path) -> None:
+    """Put a finished folder in place of an old one; of several exports at once the last stays.
+
+    Args:
+        folder: Where to.
+        new: The finished one.
+        scratch: On the same file system, for old ones.
+    """
+    for number in itertools.count():
+        if _put(folder, new, scratch / f"old-{number}"):
+            return
 
 
 def _put(folder: Path, temporary: Path, old: Path) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,16 @@ from torch.export import Dim, ExportedProgram
 
 from ..errors import InputError, nearest_name
 from ..outputs import NamedOutputs
+from ..profiling.base import OnStep, silent
 
 SOURCE = "torch"  # always written, whatever else is
 FILES: Mapping[str, str] = {"onnx": "model.onnx", "pt2": "model.pt2"}
+ONNX_FILES = (FILES["onnx"],)  # whose metrics can be measured through ONNX Runtime
 PACKAGES: Mapping[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "pt2": ()}
 INPUT = "image"
+# What torch.onnx says of an operator, such as aten.cummax, that it cannot translate.
+UNKNOWN_OPERATOR = re.compile(r"No ONNX function found for .*?op='(?:aten\.)?([\w.]+)'")
+LONGEST = 300  # letters of what a checker says
 MOST = 10**6  # pixels: a bound below this is one
 TRACED = 2  # images: of one or none, torch.export would hold the number for fixed
 # What may vary, from most to least: the first that a network can be exported with is taken.
@@ -86,7 +92,11 @@ def require_packages(formats: frozenset[str]) -> None:
 
 
 def write_formats(
-    folder: Path, net: NamedOutputs, images: Sequence[Tensor], formats: frozenset[str]
+    folder: Path,
+    net: NamedOutputs,
+    images: Sequence[Tensor],
+    formats: frozenset[str],
+    on_step: OnStep = silent,
 ) -> dict[str, dict[str, Any]]:
     """Write the files, and say of each what it takes and puts out.
 
@@ -96,26 +106,30 @@ def write_formats(
         images: The first of the study's size, which it must take; others (1, 3, H, W) that it
             should take if height and width may vary.
         formats: Keys of `FILES`.
+        on_step: Is told of each step before it begins.
 
     Raises:
-        RuntimeError: torch.export, or torch.onnx, cannot express the network.
+        RuntimeError: torch.export, or ONNX, cannot express the network.
     """
     if not formats:
         return {}
     about: dict[str, dict[str, Any]] = {}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporters, about themselves
-        graph = make_graph(net, images)
+        graph = make_graph(net, images, on_step)
         outputs = list(net(images[0]))
         if "pt2" in formats:
+            on_step(f"Writing {FILES['pt2']}")
             torch.export.save(graph.program, folder / FILES["pt2"])
         if "onnx" in formats:
+            on_step(f"Writing {FILES['onnx']}")
             _write_onnx(folder / FILES["onnx"], graph, outputs, net.about)
     for name in sorted(formats):
         about[FILES[name]] = {
             "sha256": checksum(folder / FILES[name]),
             "varies": {name: 1 if name == "batch" else least for name, least, _ in graph.bounds()},
             "outputs": outputs,
+            "metrics": {},
         }
     return about
 
@@ -124,7 +138,7 @@ def checksum(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def make_graph(net: NamedOutputs, images: Sequence[Tensor]) -> Graph:
+def make_graph(net: NamedOutputs, images: Sequence[Tensor], on_step: OnStep = silent) -> Graph:
     """The network as a graph that leaves as much to vary as can be.
 
     Raises:
@@ -132,6 +146,8 @@ def make_graph(net: NamedOutputs, images: Sequence[Tensor]) -> Graph:
     """
     problem: Exception | None = None
     for axes in AXES:
+        free = f"any {', '.join(axes.values())}" if axes else "one size alone"
+        on_step(f"Tracing the network for {free}")
         try:
             graph = Graph(_program(net, images[0], axes), axes)
             if not all(is_free for _, _, is_free in graph.bounds()):
@@ -160,7 +176,8 @@ def _write_onnx(file: Path, graph: Graph, outputs: Sequence[str], about: Mapping
     """One file, weights and what `preprocess.json` says (metadata `preprocess`) within it.
 
     Raises:
-        RuntimeError: An operator of the network has no counterpart.
+        RuntimeError: An operator of the network has no counterpart, or the file breaks a rule of
+            ONNX.
     """
     import onnx
 
@@ -169,14 +186,33 @@ def _write_onnx(file: Path, graph: Graph, outputs: Sequence[str], about: Mapping
             graph.program, dynamo=True, input_names=[INPUT], output_names=outputs, verbose=False
         )
     except Exception as error:  # of many kinds
-        raise RuntimeError(f"torch.onnx cannot express this network: {_cause(error)}") from error
+        raise RuntimeError(_without_onnx(_cause(error))) from error
     assert made is not None
-    made.save(file, external_data=False)
-    model = onnx.load(file)
-    _name_axes(model, graph)
-    onnx.helper.set_model_props(model, {"preprocess": json.dumps(about)})
-    onnx.checker.check_model(model)
-    onnx.save(model, file)
+    try:
+        made.save(file, external_data=False)
+        model = onnx.load(file)
+        _name_axes(model, graph)
+        onnx.helper.set_model_props(model, {"preprocess": json.dumps(about)})
+        onnx.checker.check_model(model)
+        onnx.save(model, file)
+    except OSError:  # such as a full disk
+        raise
+    except Exception as error:  # of many kinds: the checker's own, protobuf's above 2 GiB
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise RuntimeError(
+            f"{file.name} is refused by ONNX's own check: {words[:LONGEST]}"
+        ) from error
+
+
+def _without_onnx(cause: str) -> str:
+    """Why there is no ONNX of a network, and what there is instead."""
+    found = UNKNOWN_OPERATOR.search(cause)
+    if found is None:
+        return f"torch.onnx cannot express this network: {cause}"
+    return (
+        f"ONNX has no form of PyTorch's {found[1]}, which this network needs; leave onnx out of "
+        "--format (pt2 has all operators)"
+    )
 
 
 def _name_axes(model: Any, graph: Graph) -> None:
