@@ -829,9 +829,8 @@ def _draw(options: argparse.Namespace, _: list[str]) -> int:
     if options.arm is None and options.trial is None:
         from .target import check_head, find_target, hrnet_of
 
-        if any(
-            (Path(folder) / options.spec / "study.yaml").exists() for folder in ("runs", "reports")
-        ):
+        folders = [Path(place) / options.spec for place in ("", "runs", "reports")]
+        if any((folder / "study.yaml").exists() for folder in folders):
             rule = "is a study; name one of its networks by --arm or --trial"
             raise InputError(rule, key="SPEC", value=options.spec)
 

@@ -551,6 +551,7 @@ def test_arms_and_trials_of_studies_are_drawn(capsys: pytest.CaptureFixture[str]
     [
         (["w33"], "'w33': is no network's name"),
         (["table12_pose"], "is a study; name one of its networks by --arm or --trial"),
+        (["reports/table12_pose"], "is a study; name one of its networks by --arm or --trial"),
         (["hourglass_8"], "'hourglass_8': is no HRNet, so it has no branches to draw"),
         ([str(SMOKE)], "holds many networks; name one of a study by --arm or --trial"),
         ([str(SMOKE), "--arm", "alll"], "--arm: 'alll': must be one of "),
