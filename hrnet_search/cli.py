@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .arch import ArchSpec
+    from .progress import Advance
     from .rivals import Rival
     from .space import Space
     from .study import Study
@@ -767,7 +768,7 @@ def _warn(text: str) -> None:
     print(f"hrnet-search: {text}", file=sys.stderr)
 
 
-def _bar(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
+def _bar(title: str) -> "AbstractContextManager[Advance]":
     """A progress bar on a terminal, nothing in a log."""
     from rich.console import Console
 

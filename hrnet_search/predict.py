@@ -25,6 +25,7 @@ from .drawing import (
 from .errors import InputError, nearest_name
 from .files import is_number, read_user_json, write_atomic, write_json
 from .frameworks import DetectorSpec
+from .progress import Advance
 from .views import IMAGE_SUFFIXES, centre_crop, fitted_size, padded_size, seen_size
 
 if TYPE_CHECKING:
@@ -356,7 +357,7 @@ def predict(
     winner: Winner,
     jobs: Sequence[Job],
     out: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Advance = lambda done, total: None,
     *,
     score: float = DRAWN_SCORE,
 ) -> list[float]:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+Advance = Callable[[int, int], None]  # told of pieces done, and of pieces in all
+
 
 @contextmanager
-def bar(console: "Console", title: str) -> Iterator[Callable[[int, int], None]]:
+def bar(console: "Console", title: str) -> Iterator[Advance]:
     """Gives what is called with pieces done and pieces in all.
 
     The bar appears with the first piece, and goes when the work is done; in a log there is none.

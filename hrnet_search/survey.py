@@ -8,7 +8,7 @@ import gc
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median_low
 
@@ -16,13 +16,12 @@ from .arch import ArchSpec, folded
 from .blueprint import canonical, head_of
 from .cost import count
 from .errors import InputError
+from .progress import Advance
 from .result import LATENCY, METRICS, Metric, check_limits, closed_form
 from .space import Space, Value
 
 MAX_NETWORKS = 100_000  # combinations looked at; some 40 s on one core
 SHOWN = ("profile.macs", "profile.params", "profile.memory")  # what is summed up
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def survey(
     input_size: tuple[int, int],
     limits: Mapping[str, float] | None = None,
     seed: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Advance = lambda done, total: None,
 ) -> Survey:
     """Count and cost the networks of a space.
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import is_disk_full
 from ..profiling.base import OnStep
+from ..progress import Advance
 from ..record import WANTED
 from ..result import Result
 from ..search.trial import hardware_of
@@ -24,7 +25,7 @@ from .runtime import InOnnxRuntime
 PLAIN = Hardware("cpu", "float32", "contiguous")  # what a graph is run on
 
 
-def preparing(on_step: OnStep) -> Callable[[int, int], None]:
+def preparing(on_step: OnStep) -> Advance:
     """Called with images done and in all, while data is prepared; tells it as a step."""
     return lambda done, total: on_step(f"Preparing data: {done} of {total} images")
 

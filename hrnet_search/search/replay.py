@@ -6,7 +6,7 @@ kind with the same versions every figure is the same to the last digit.
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from ..errors import InputError
 from ..files import is_disk_full
 from ..profiling.text import table
+from ..progress import Advance
 from ..record import Record
 from ..result import count
 from ..tasks import prepare
@@ -24,7 +25,6 @@ from .provenance import checksum, environment
 from .trial import Stopped, classes_of, hardware_of, train_network
 
 UNUSED = ("ray", "optuna")  # of the versions: neither has a part in a training
-Progress = Callable[[int, int], None]
 
 
 class NotReplayed(Exception):
@@ -74,7 +74,7 @@ class Comparison:
         return names + [name for name, group in groups.items() if any(f.differs for f in group)]
 
 
-def make_ready(record: Record, progress: Progress) -> Prepared:
+def make_ready(record: Record, progress: Advance) -> Prepared:
     """The data that the trial was trained on.
 
     Args:
@@ -93,7 +93,7 @@ def make_ready(record: Record, progress: Progress) -> Prepared:
     return data
 
 
-def replay(record: Record, data: Prepared, progress: Progress) -> Comparison:
+def replay(record: Record, data: Prepared, progress: Advance) -> Comparison:
     """Train the trial of a record again, and compare.
 
     A trial that was ended early is trained up to the last point of its history.
@@ -119,7 +119,7 @@ def replay(record: Record, data: Prepared, progress: Progress) -> Comparison:
 
 
 def _train(
-    record: Record, data: Prepared, folder: Path, progress: Progress
+    record: Record, data: Prepared, folder: Path, progress: Advance
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Metrics, none of a trial that was ended early, and history."""
     result = record.result

@@ -1,8 +1,7 @@
 """Tasks: what differs between pose, segmentation and classification, and the data they read."""
 
-from collections.abc import Callable
-
 from ..frameworks import FRAMEWORKS
+from ..progress import Advance
 from ..settings import (
     CocoDetection,
     CocoPose,
@@ -18,10 +17,8 @@ from ..study import Study
 from .base import Task
 from .cache import Prepared
 
-Progress = Callable[[int, int], None]
 
-
-def prepare(study: Study, progress: Progress) -> Prepared:
+def prepare(study: Study, progress: Advance) -> Prepared:
     """Put the study's data into the cache, or find it there.
 
     Args:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..files import write_json
+from ..progress import Advance
 from ..settings import ClassificationTask, ImageFolders
 from ..views import CENTRE, IMAGE_SUFFIXES, centre_crop
 from .base import (
@@ -38,7 +39,6 @@ from .cache import Prepared, Writer, cached
 from .images import (
     Folder,
     Images,
-    Progress,
     Source,
     counted,
     fits,
@@ -172,7 +172,7 @@ def named_scores(classes: list[str], values: Tensor, indices: Tensor) -> dict[st
     return {classes[number]: value for number, value in pairs}
 
 
-def prepare(data: ImageFolders, progress: Progress) -> Prepared:
+def prepare(data: ImageFolders, progress: Advance) -> Prepared:
     """Decode and check every image once; later calls find them in the cache.
 
     Args:
@@ -255,7 +255,7 @@ def _fingerprint(folders: dict[str, Folder], listings: dict[str, Listing]) -> st
 
 
 def _decode(
-    writer: Writer, sources: dict[str, list[Source]], keep: bool, progress: Progress
+    writer: Writer, sources: dict[str, list[Source]], keep: bool, progress: Advance
 ) -> None:
     advance = counted(progress, sum(len(some) for some in sources.values()))
     for split, some in sources.items():

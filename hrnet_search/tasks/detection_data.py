@@ -29,6 +29,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ..errors import InputError, nearest_name
+from ..progress import Advance
 from ..settings import CocoDetection, VocDetection
 from .cache import Prepared, Writer, cached
 from .coco import (
@@ -42,7 +43,7 @@ from .coco import (
     read_content,
     read_images,
 )
-from .images import Progress, Source, counted, fits, open_folder, store
+from .images import Source, counted, fits, open_folder, store
 
 FORMAT = 1  # of the arrays; with another number older cache entries are not used
 SPLITS = ("train", "val")
@@ -119,7 +120,7 @@ class Listing:
 Images = list[tuple[Source, Picture]]
 
 
-def prepare(data: Data, masks: bool, progress: Progress) -> Prepared:
+def prepare(data: Data, masks: bool, progress: Advance) -> Prepared:
     """Check all annotations, decode every image once, and keep what trials need.
 
     Args:

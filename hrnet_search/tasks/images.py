@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError
+from ..progress import Advance
 from .cache import Prepared, Writer, cached
 
 GIB = 2**30
@@ -42,7 +43,6 @@ COLOUR_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
 warnings.filterwarnings("ignore", module="PIL")
 
 Kind = Literal["image", "label"]
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
@@ -285,7 +285,7 @@ def in_order(
                 future.cancel()
 
 
-def counted(progress: Progress, total: int) -> Callable[[], None]:
+def counted(progress: Advance, total: int) -> Callable[[], None]:
     """What tells `progress` with each call that one more of `total` is done."""
     done = itertools.count(1)
     return lambda: progress(next(done), total)

@@ -24,6 +24,7 @@ from scipy.io import loadmat
 from ..errors import InputError
 from ..files import read_user_json
 from ..joints import MPII, JointSet
+from ..progress import Advance
 from ..settings import BOX_PADDING, CocoPose, MpiiPose
 from .cache import Prepared, Writer, cached
 from .coco import (
@@ -37,7 +38,7 @@ from .coco import (
     read_content,
     read_images,
 )
-from .images import Folder, Progress, Source, counted, fits, open_folder, store
+from .images import Folder, Source, counted, fits, open_folder, store
 from .pose_metrics import NOT_IN_PCKH
 
 FORMAT = 2  # of the arrays; with another number older cache entries are not used
@@ -96,7 +97,7 @@ class Split:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare(data: Data, metric: str, progress: Progress) -> Prepared:
+def prepare(data: Data, metric: str, progress: Advance) -> Prepared:
     """Check all annotations, decode every image once, and keep what trials need.
 
     Args:

@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import InputError
+from ..progress import Advance
 from ..settings import SegmentationFolder, SegmentationList
 from ..views import IMAGE_SUFFIXES
 from .cache import Prepared, Writer, cached
 from .images import (
     Folder,
-    Progress,
     Source,
     counted,
     fits,
@@ -41,7 +41,7 @@ class Pair:
     label: Source
 
 
-def prepare(data: Data, progress: Progress) -> Prepared:
+def prepare(data: Data, progress: Advance) -> Prepared:
     """Decode and check every image and label image once; later calls find them in the cache.
 
     Args:
@@ -169,7 +169,7 @@ def _pair_of_line(folders: Sequence[Folder], fields: Sequence[str], line: str) -
 
 
 def _write(
-    writer: Writer, data: Data, pairs: dict[str, list[Pair]], keep: bool, progress: Progress
+    writer: Writer, data: Data, pairs: dict[str, list[Pair]], keep: bool, progress: Advance
 ) -> None:
     sizes = {split: [header(pair.image) for pair in pairs[split]] for split in SPLITS}
     advance = counted(progress, 2 * sum(len(some) for some in pairs.values()))

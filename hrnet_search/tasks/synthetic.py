@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from ..joints import COCO
+from ..progress import Advance
 from ..settings import SyntheticPose
 from . import synthetic_pose
 from .cache import Prepared, Writer, cached
-from .images import Progress
 from .pose_data import FORMAT, write_samples
 from .synthetic_pose import PoseSamples
 
 
-def prepare(data: SyntheticPose, progress: Progress) -> Prepared:
+def prepare(data: SyntheticPose, progress: Advance) -> Prepared:
     """Draw training and validation samples once; later calls find them in the cache.
 
     Args:
@@ -32,7 +32,7 @@ def prepare(data: SyntheticPose, progress: Progress) -> Prepared:
     return cached(identity, lambda writer: _draw(data, progress, writer))
 
 
-def _draw(data: SyntheticPose, progress: Progress, writer: Writer) -> None:
+def _draw(data: SyntheticPose, progress: Advance, writer: Writer) -> None:
     total, done = data.num_train + data.num_val, 0
 
     def advance(count: int) -> None:

@@ -9,18 +9,18 @@ import PIL
 from pycocotools import mask as coco_mask
 
 from ..labels import SYNTHETIC_CLASSES
+from ..progress import Advance
 from ..settings import SyntheticDetection
 from . import synthetic_detection
 from .cache import Prepared, Writer, cached
 from .detection_data import FORMAT, Classes, Object, Picture, write_objects, write_truth
-from .images import Progress
 from .synthetic import split_seed
 from .synthetic_detection import AREA_SIDES, Scene
 
 CLASSES = Classes(SYNTHETIC_CLASSES, list(range(1, len(SYNTHETIC_CLASSES) + 1)))
 
 
-def prepare(data: SyntheticDetection, progress: Progress) -> Prepared:
+def prepare(data: SyntheticDetection, progress: Advance) -> Prepared:
     """Draw training and validation scenes once; later calls find them in the cache.
 
     Args:
@@ -38,7 +38,7 @@ def prepare(data: SyntheticDetection, progress: Progress) -> Prepared:
     return cached(identity, lambda writer: _make(data, progress, writer))
 
 
-def _make(data: SyntheticDetection, progress: Progress, writer: Writer) -> None:
+def _make(data: SyntheticDetection, progress: Advance, writer: Writer) -> None:
     done = iter(range(1, data.num_train + data.num_val + 1))
     size = (min(data.image_size), max(data.image_size))
 
