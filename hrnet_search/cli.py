@@ -42,6 +42,7 @@ start here:
   hrnet-search run studies/fusion_ablation.yaml    the paper's Table 12, about five minutes
   hrnet-search status fusion_ablation              how far it is, from another terminal
   hrnet-search fidelity studies/fidelity_pose.yaml whether small runs predict a larger one
+  hrnet-search baselines studies/search_pose.yaml  whether a search beats random search and scaling
   hrnet-search plan studies/fusion_ablation.yaml   how long a study will take, before it is run
   hrnet-search profile w32                         what a network costs
   hrnet-search draw w32 --out w32.svg              what it looks like
@@ -83,6 +84,18 @@ each as `run` would: interrupted, the same command continues; what is finished i
 `run` has trained. Each has its own report; reports/STUDY/fidelity.html tells how well each scale
 predicts the study's order of arms (Spearman, Kendall, with intervals), and the cheapest that
 keeps it. --set changes the study and so each scale, unless the scale sets the same key.
+"""
+
+BASELINES_EPILOG = """\
+examples:
+  hrnet-search baselines studies/search_pose.yaml
+  hrnet-search baselines studies/search_pose.yaml --jobs 1
+
+Trains the search, as `run` would, and then what it has to beat: as many networks of its space drawn
+at random (STUDY-random), and its default network, of search.start or HRNet's, at up to seven widths
+that cost what the space's networks do (STUDY-scaling). Interrupted, the same command continues;
+what is finished is kept, also what `run` has trained. The report of the search then shows the three
+fronts, and how much of their hypervolume each has after how many hours of training.
 """
 
 PLAN_EPILOG = """\
@@ -309,7 +322,11 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
 
         print(rehearse(study, options.out / "runs" / study.name, fresh=options.fresh))
         return DONE
-    return _train(study, options, given, fresh=options.fresh)[0]
+    status, is_over = _train(study, options, given, fresh=options.fresh)
+    if is_over and not study.search.is_grid:
+        words = shlex.join(["hrnet-search", "baselines", *given[1:]])
+        print(f"To set it against random search and plain scaling:  {words}")
+    return status
 
 
 def _fidelity(options: argparse.Namespace, given: list[str]) -> int:
@@ -319,25 +336,54 @@ def _fidelity(options: argparse.Namespace, given: list[str]) -> int:
     if not study.scales:
         rule = "is missing: the smaller scales, name and what each changes (docs/studies.md)"
         raise InputError(rule, file=options.study, key="scales")
+    studies = study.at_scales()
+    status, are_over = _train_all(list(studies.values()), options, given)
+    if are_over:
+        from .report import write_fidelity
+
+        runs = {name: options.out / "runs" / scaled.name for name, scaled in studies.items()}
+        print(f"Fidelity: {write_fidelity(runs, options.out / 'reports' / study.name)}")
+    return status
+
+
+def _baselines(options: argparse.Namespace, given: list[str]) -> int:
+    from .study import load_study
+
+    study = load_study(options.study, options.set)
+    from .search.baselines import baselines
+
+    try:
+        studies = [study, *baselines(study).values()]
+    except InputError as error:
+        raise error.within(file=options.study) from None
+    status, are_over = _train_all(studies, options, given)
+    if are_over:
+        from .report import write_report
+
+        page = write_report(options.out / "runs" / study.name, options.out / "reports" / study.name)
+        print(f"Compared: {page}")
+    return status
+
+
+def _train_all(
+    studies: Sequence["Study"], options: argparse.Namespace, given: Sequence[str]
+) -> tuple[int, bool]:
+    """Run or continue studies that belong together, one after another.
+
+    Returns:
+        The exit status, and whether all are over: none interrupted nor stopped.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in `run`
     from .search.engine import make_all_ready
 
-    studies = study.at_scales()
-    make_all_ready(
-        studies.values(), out=options.out, fresh=options.fresh, console=_console(options)
-    )
+    make_all_ready(studies, out=options.out, fresh=options.fresh, console=_console(options))
     failed = DONE
-    for scaled in studies.values():
-        status, is_over = _train(scaled, options, given, fresh=False)
+    for study in studies:
+        status, is_over = _train(study, options, given, fresh=False)
         if not is_over:
-            return status
+            return status, False
         failed = failed or status
-    from .report import write_fidelity
-
-    runs = {name: options.out / "runs" / scaled.name for name, scaled in studies.items()}
-    reports = options.out / "reports" / study.name
-    print(f"Fidelity: {write_fidelity(runs, reports)}")
-    return failed
+    return failed, True
 
 
 def _train(
@@ -968,6 +1014,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_running(fidelity)
 
+    baselines = _command(
+        commands,
+        "baselines",
+        "set a search against random search and plain scaling",
+        _baselines,
+        BASELINES_EPILOG,
+    )
+    _add_running(baselines)
+
     plan = _command(
         commands,
         "plan",
@@ -1152,7 +1207,7 @@ def _command(commands, name, summary, function, epilog=None):  # type: ignore[no
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
-    """What `run` and `fidelity` take alike."""
+    """What `run`, `fidelity` and `baselines` take alike."""
     parser.add_argument("study", type=Path, metavar="STUDY", help="the study's YAML file")
     _add_set(parser)
     parser.add_argument(

@@ -6,7 +6,7 @@ frame and the objective in a study; its label, unit and direction stand in `METR
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +97,12 @@ METRICS: dict[str, Metric] = {
 
 # Of each class, by kind of task: its key in a trial's classes.json.
 CLASS_FIGURES: Mapping[str, str] = {"segmentation": "iou", "detection": "ap"}
+
+
+def joined(names: Sequence[str]) -> str:
+    """As in "a, b and c"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def count(number: int, noun: str) -> str:

@@ -16,9 +16,10 @@ from ..arch import ArchSpec
 from ..comparisons import HasEnded, Values, looked_at, seeds_wanted, set_beside
 from ..matching import MATCH_KNOB
 from ..paper import TABLES, Table
-from ..record import RESULTS, TABLE, read_mapping, read_table
-from ..result import METRICS, Result, read_results
+from ..record import RESULTS, TABLE, of_variant, read_mapping, read_table
+from ..result import METRICS, Result, metric, read_results
 from ..rivals import RIVAL_KNOB, Rival
+from ..settings import Files
 from ..study import VARIANT_KNOB, Study, load_study
 
 
@@ -223,3 +224,39 @@ def _flat(result: Result) -> dict[str, Any]:
     groups = {name: data[name] or {} for name in ("params", "profile", "metrics", "error")}
     spread = {f"{g}.{name}": value for g, group in groups.items() for name, value in group.items()}
     return data | spread
+
+
+def incomparable(run: Run, base: Run, first: str) -> str:
+    """Why values of a run cannot be set against those of the first; empty if they can."""
+    shown, other = metric(run.study.accuracy), metric(base.study.accuracy)
+    if shown != other:
+        return f"measures {shown.label} where {first} measures {other.label}"
+    return "" if _has_same_data(run, base) else f"has other data than {first}"
+
+
+def _has_same_data(run: Run, other: Run) -> bool:
+    """By checksum, or where a run has not kept it by the settings; of variants each shared arm."""
+    pairs = {("", "")}
+    if run.study.variants or other.study.variants:
+        variants = {arm.name: arm.variant for arm in other.arms}
+        pairs = {(arm.variant, variants[arm.name]) for arm in run.arms if arm.name in variants}
+    for own, others in pairs:
+        data = _data(run, own), _data(other, others)
+        kind = "checksum" if all("checksum" in one for one in data) else "settings"
+        if data[0][kind] != data[1][kind]:
+            return False
+    return True
+
+
+def _data(run: Run, variant: str) -> dict[str, Any]:
+    """What a variant is trained on: settings, and checksum if the run has kept it.
+
+    Of the folder the last name: reports keep no more.
+    """
+    data = run.study.parts[variant].data
+    settings = data.model_dump(exclude={"cache_gib"})
+    if isinstance(data, Files):
+        settings["root"] = Path(data.root).name
+    kept = of_variant(run.environment, variant).get("data")
+    checksum = kept.get("checksum") if isinstance(kept, dict) else None
+    return {"settings": settings} | ({"checksum": checksum} if checksum else {})

@@ -22,10 +22,10 @@ from ..comparisons import looks
 from ..files import read_json, write_atomic, write_json
 from ..ranks import DRAWS
 from ..reading import PATHS, at, setting_of
-from ..result import Result, metric
+from ..result import Result, joined, metric
 from ..settings import Files
 from ..study import Study, dump_study
-from . import fidelity, figures, knobs, networks, pareto, search, studies, summary, tables
+from . import fidelity, figures, fronts, knobs, networks, pareto, search, studies, summary, tables
 from .frame import Run, paper_table, read_run, results_frame
 
 PLOTLY_FILE = "plotly.min.js"  # beside the reports that share it
@@ -58,8 +58,11 @@ def write_report(
     if state := read.status.get("state"):  # of a search: whether further networks are to come
         write_json(out / "status.json", {"state": state})
     write_atomic(out / "results.csv", _csv(results_frame(read)))
-    write = _write_grid if read.study.search.is_grid else _write_search
-    write(read, out, _plotly(out, shared), reload)
+    plotly = _plotly(out, shared)
+    if read.study.search.is_grid:
+        _write_grid(read, out, plotly, reload)
+    else:
+        _write_search(read, out, plotly, reload, beside=fronts.baselines(run, read))
     return out / "index.html"
 
 
@@ -165,13 +168,13 @@ def write_studies(runs: Sequence[Path], out: Path, *, shared: bool = False) -> P
 def _studies_content(found: studies.Together, out: Path) -> dict[str, Any]:
     first = found.runs[found.first].study
     names = shlex.join(found.runs)
-    fronts = studies.fronts_data(found)
+    data = fronts.fronts_data(found.runs)
     settings = {s: _portable(r.study).model_dump(mode="json") for s, r in found.runs.items()}
     beside = [study for study in found.runs if (out.parent / study / "index.html").exists()]
     drawn = studies.drawn(found)
     return {
-        "title": f"Studies side by side: {studies.joined(list(found.runs))}",
-        "summary": studies.summary(found, fronts),
+        "title": f"Studies side by side: {joined(list(found.runs))}",
+        "summary": studies.summary(found, data),
         "progress": studies.trials(found),
         "names": names,
         "command": f"hrnet-search report {names}",
@@ -197,13 +200,14 @@ def _studies_content(found: studies.Together, out: Path) -> dict[str, Any]:
             "orders": studies.orders_table(found),
             "changes": studies.changes_table(found),
             "settings": studies.differing_table(settings),
-            "fronts": studies.fronts_table(found, fronts),
+            "fronts": fronts.fronts_table(found.runs, data),
             "studies": studies.studies_table(found),
         },
         "figures": {
             "means": _json(studies.means_figure(found)),
             "places": _json(studies.places_figure(found)),
-            "fronts": _json(studies.fronts_figure(found, fronts)),
+            "fronts": _json(fronts.fronts_figure(found.runs, data)),
+            "growth": _json(fronts.growth_figure(found.runs, data)),
         },
     }
 
@@ -250,7 +254,9 @@ def _write_grid(run: Run, out: Path, plotly: str, reload: float | None) -> None:
     write_atomic(out / "index.html", _page("grid.html.j2", plotly, content, reload))
 
 
-def _write_search(run: Run, out: Path, plotly: str, reload: float | None) -> None:
+def _write_search(
+    run: Run, out: Path, plotly: str, reload: float | None, *, beside: fronts.Runs
+) -> None:
     data = search.networks_data(run)
     importance, found = knobs.importance_data(run, data), knobs.way(run, data)
     path = knobs.path_data(run, found)
@@ -261,6 +267,11 @@ def _write_search(run: Run, out: Path, plotly: str, reload: float | None) -> Non
     }
     content["knobs"] = told
     content["figures"] |= _knobs_figures(run, importance, path)
+    ahead = fronts.fronts_data(beside)
+    content["beside"] = fronts.front_words(beside, ahead) if len(beside) > 1 else []
+    content["tables"]["beside"] = fronts.fronts_table(beside, ahead)
+    content["figures"]["beside"] = _json(fronts.fronts_figure(beside, ahead))
+    content["figures"]["growth"] = _json(fronts.growth_figure(beside, ahead))
     write_atomic(out / "table.md", _search_markdown(content))
     write_atomic(out / "table.tex", _search_latex(content))
     write_atomic(out / "table.csv", _csv(data))

@@ -7,20 +7,15 @@ networks belong together if they are the same: two spaces may reach one under di
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..pareto import front, hypervolume
 from ..ranks import Agreement, Scores, agree, decided_pairs
-from ..record import of_variant
-from ..result import Metric, count, metric
-from ..settings import Files
+from ..result import Metric, count, joined, metric
 from ..stats import (
     LEVEL,
     MIN_PAIRS,
@@ -31,8 +26,9 @@ from ..stats import (
     differences,
     t_interval,
 )
-from . import figures, orders, search
-from .frame import Arm, Run
+from . import figures, orders
+from .frame import Arm, Run, incomparable
+from .fronts import front_words
 from .summary import TASKS, learnt_nothing, progress
 from .tables import NONE, Column, TextTable, interval, probability, settings_table, signed, spread
 
@@ -384,7 +380,7 @@ def _changes(shared: Mapping[str, Run]) -> tuple[list[Change], dict[str, str]]:
             for arm, each in _values(run).items()
             if arm in values
         }
-        if why := _incomparable(run, base, first):
+        if why := incomparable(run, base, first):
             left_out[study] = why
             continue
         pairs |= own  # counted in the table even if not measured yet: what is shown stays so
@@ -397,42 +393,6 @@ def _changes(shared: Mapping[str, Run]) -> tuple[list[Change], dict[str, str]]:
         if study not in left_out
     ]
     return changes, left_out
-
-
-def _incomparable(run: Run, base: Run, first: str) -> str:
-    """Why values of a run cannot be set against those of the first; empty if they can."""
-    shown, other = metric(run.study.accuracy), metric(base.study.accuracy)
-    if shown != other:
-        return f"measures {shown.label} where {first} measures {other.label}"
-    return "" if _has_same_data(run, base) else f"has other data than {first}"
-
-
-def _has_same_data(run: Run, other: Run) -> bool:
-    """By checksum, or where a run has not kept it by the settings; of variants each shared arm."""
-    pairs = {("", "")}
-    if run.study.variants or other.study.variants:
-        variants = {arm.name: arm.variant for arm in other.arms}
-        pairs = {(arm.variant, variants[arm.name]) for arm in run.arms if arm.name in variants}
-    for own, others in pairs:
-        data = _data(run, own), _data(other, others)
-        kind = "checksum" if all("checksum" in one for one in data) else "settings"
-        if data[0][kind] != data[1][kind]:
-            return False
-    return True
-
-
-def _data(run: Run, variant: str) -> dict[str, Any]:
-    """What a variant is trained on: settings, and checksum if the run has kept it.
-
-    Of the folder the last name: reports keep no more.
-    """
-    data = run.study.parts[variant].data
-    settings = data.model_dump(exclude={"cache_gib"})
-    if isinstance(data, Files):
-        settings["root"] = Path(data.root).name
-    kept = of_variant(run.environment, variant).get("data")
-    checksum = kept.get("checksum") if isinstance(kept, dict) else None
-    return {"settings": settings} | ({"checksum": checksum} if checksum else {})
 
 
 def changes_data(found: Together) -> pd.DataFrame:
@@ -520,103 +480,6 @@ def _seeds(run: Run) -> str:
     return str(seeds) if seeds == most else f"{seeds} to {most}"
 
 
-# --- fronts of searches ----------------------------------------------------------------------
-
-
-def fronts_data(found: Together) -> pd.DataFrame:
-    """The networks that each of several searches compares, in the units of the records.
-
-    `front` says whether one is on the front of its own study, `joint` whether it is on that of all.
-    Empty if a study is a grid, has other objectives or data than the first, or accuracy alone.
-    """
-    columns = ["study", "network", "arm", "cost", "mean", "deviation", "front", "joint"]
-    base = found.runs[found.first]
-    if not all(_is_comparable(run, base, found.first) for run in found.runs.values()):
-        return pd.DataFrame(columns=columns)
-    cost, accuracy = base.study.cost, base.study.accuracy
-    names = {cost: "cost", accuracy: "mean", f"{accuracy}.deviation": "deviation"}
-    parts = []
-    for study, run in found.runs.items():
-        data = search.networks_data(run)
-        kept = data[data["compared"] & data[cost].notna()].rename(columns=names)
-        parts.append(kept.assign(study=study))
-    frame = pd.concat(parts, ignore_index=True).assign(joint=False)[columns]
-    return frame.assign(joint=front(_points(found, frame).tolist()))
-
-
-def _is_comparable(run: Run, base: Run, first: str) -> bool:
-    goals = run.study.goals
-    has_goals = len(goals) > 1 and goals == base.study.goals
-    return has_goals and not run.study.search.is_grid and not _incomparable(run, base, first)
-
-
-def _points(found: Together, frame: pd.DataFrame) -> np.ndarray[Any, Any]:
-    """Cost and accuracy, turned so that smaller is better."""
-    maximized = metric(found.runs[found.first].study.accuracy).direction == "maximize"
-    sign = -1 if maximized else 1
-    return np.column_stack([frame["cost"], sign * frame["mean"].astype(float)]).astype(float)
-
-
-def fronts_table(found: Together, frame: pd.DataFrame) -> TextTable:
-    """How much of what all searches have found each has found by itself."""
-    columns = [Column("Study"), Column("Networks", "number", "compared")]
-    columns += [Column("Its front", "number", "networks"), Column("Joint front", "number", "of it")]
-    columns += [Column("Hypervolume", "number", "% of the joint front's")]
-    points = _points(found, frame)
-    if not len(points):
-        return TextTable(columns, [])
-    reference = search.reference_point(points)
-    whole, rows = hypervolume(points.tolist(), reference), []
-    for study in found.runs:
-        is_own = (frame["study"] == study).to_numpy()
-        own = frame[is_own]
-        share = hypervolume(points[is_own].tolist(), reference) / whole if whole else None
-        cells = [study, str(len(own)), str(int(own["front"].sum())), str(int(own["joint"].sum()))]
-        rows.append([*cells, NONE if share is None else f"{100 * share:.3g}"])
-    return TextTable(columns, rows)
-
-
-def fronts_figure(found: Together, frame: pd.DataFrame) -> go.Figure | None:
-    """The networks of all searches and the front of each; None if there is nothing to draw."""
-    if frame.empty:
-        return None
-    study = found.runs[found.first].study
-    x, y = metric(study.cost), metric(study.accuracy)
-    figure = figures.blank_figure(x.title, y.title)
-    for name, style in figures.named_styles(found.runs).items():
-        own = frame[frame["study"] == name]
-        line = figures.front_trace(own, x, y)
-        shown = figures.escape(name)
-        line.update(name=shown, legendgroup=shown, showlegend=False)
-        line.line.color = style.colour
-        figure.add_trace(line)
-        figure.add_trace(
-            go.Scatter(
-                x=list(own["cost"] * x.scale),
-                y=list(own["mean"] * y.scale),
-                mode="markers",
-                name=shown,
-                legendgroup=shown,
-                marker={
-                    "color": style.colour,
-                    "symbol": style.symbol,
-                    "size": [11 if is_front else 6 for is_front in own["front"]],
-                    "opacity": [1.0 if is_front else 0.35 for is_front in own["front"]],
-                },
-                hovertext=[
-                    f"<b>{shown}</b>, network {figures.escape(network)}<br>"
-                    f"{figures.escape(y.label)} {y.show(mean)}, {x.show(cost)} {x.label}"
-                    for network, mean, cost in zip(
-                        own["network"], own["mean"], own["cost"], strict=True
-                    )
-                ],
-                hoverinfo="text",
-            )
-        )
-    figures.spread_costs(figure, frame)
-    return figure
-
-
 # --- words -----------------------------------------------------------------------------------
 
 
@@ -625,11 +488,16 @@ def summary(found: Together, fronts: pd.DataFrame) -> str:
 
     Args:
         found: The studies.
-        fronts: As `fronts_data` makes it.
+        fronts: As `fronts.fronts_data` makes it.
     """
     if not found.arms:
         return f"{_what(found)} No {found.noun} is in two of them, so there is nothing to compare."
-    told = [_winners(found), _order_words(found), _change_words(found), _front_words(found, fronts)]
+    told = [
+        _winners(found),
+        _order_words(found),
+        _change_words(found),
+        front_words(found.runs, fronts),
+    ]
     return "\n\n".join([_what(found), *("\n".join(words) for words in told if words)])
 
 
@@ -744,22 +612,3 @@ def _change_words(found: Together) -> list[str]:
         change = f"{' to '.join(ends)} {shown.label}, {tells}"
         words.append(f"{study} minus {found.first}, seed by seed: {change}.")
     return words
-
-
-def _front_words(found: Together, frame: pd.DataFrame) -> list[str]:
-    """Whose networks the joint front has."""
-    ahead = frame[frame["joint"].astype(bool)]
-    if ahead.empty:
-        return []
-    each = [f"{int((ahead['study'] == study).sum())} of {study}" for study in found.runs]
-    study = found.runs[found.first].study
-    front = (
-        f"joint Pareto front of {metric(study.accuracy).label} against {metric(study.cost).label}"
-    )
-    return [f"Their {front} has {count(len(ahead), 'network')}: {joined(each)}."]
-
-
-def joined(names: Sequence[str]) -> str:
-    """As in "a, b and c"."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from test_fronts import ONE, TWO
 from test_report import HOSTILE, PLOTLY, TABLE12, Page, make_run, text_of
 from test_search import make_search
 
@@ -15,6 +16,7 @@ from hrnet_search.errors import InputError
 from hrnet_search.files import read_json_lines
 from hrnet_search.report import write_report, write_studies
 from hrnet_search.report.frame import read_run
+from hrnet_search.report.fronts import fronts_data
 from hrnet_search.report.orders import places, scores
 from hrnet_search.report.studies import (
     arms_table,
@@ -22,9 +24,6 @@ from hrnet_search.report.studies import (
     compare_studies,
     differing_table,
     drawn,
-    fronts_data,
-    fronts_figure,
-    fronts_table,
     means_figure,
     orders_data,
     pairs_data,
@@ -177,7 +176,7 @@ def test_a_damaged_environment_of_a_run_is_told(tmp_path):
 
 
 def words(found):
-    return summary(found, fronts_data(found))
+    return summary(found, fronts_data(found.runs))
 
 
 def means(values):
@@ -582,44 +581,6 @@ def test_many_arms_are_folded_and_the_best_are_drawn(tmp_path):
 
 # --- searches ------------------------------------------------------------------------------------
 
-ONE = [(8, [0.30], None), (16, [0.50], None), (24, [0.45], None), (20, [0.55], 10)]
-TWO = [(8, [0.20], None), (16, [0.60], None), (32, [0.70], None)]
-
-
-def searches(folder, **two):
-    one = make_search(folder / "one", ONE, name="one", objectives=["metrics.ap", "profile.macs"])
-    more = {"objectives": ["metrics.ap", "profile.macs"], **two}
-    return one, make_search(folder / "two", TWO, name="two", **more)
-
-
-def test_fronts_of_searches_beside_each_other(tmp_path):
-    found = compared(*searches(tmp_path))
-    assert found.noun == "network"
-    frame = fronts_data(found)
-    shown = frame[["study", "cost", "mean", "front", "joint"]].to_dict("split")["data"]
-    assert shown == [
-        ["one", 8e6, 0.3, True, True],
-        ["one", 16e6, 0.5, True, False],
-        ["one", 24e6, 0.45, False, False],
-        ["two", 8e6, 0.2, True, False],
-        ["two", 16e6, 0.6, True, True],
-        ["two", 32e6, 0.7, True, True],
-    ]
-    # From the reference 35.2e6 and 0.18, a tenth beyond the worst: one has (16 - 8) x (0.3 - 0.18)
-    # + (35.2 - 16) x (0.5 - 0.18); two (16 - 8) x 0.02 + (32 - 16) x 0.42 + (35.2 - 32) x 0.52;
-    # both the same but for 0.12 in the place of 0.02.
-    one, two = 0.96 + 6.144, 0.16 + 6.72 + 1.664
-    both = two + 0.8
-    assert fronts_table(found, frame).rows == [
-        ["one", "3", "2", "1", f"{100 * one / both:.3g}"],
-        ["two", "3", "3", "2", f"{100 * two / both:.3g}"],
-    ]
-    figure = fronts_figure(found, frame)
-    assert [len(trace.x) for trace in figure.data] == [2, 3, 3, 3]
-    assert words(found).endswith(
-        "\n\nTheir joint Pareto front of AP against GMACs has 3 networks: 1 of one and 2 of two."
-    )
-
 
 def test_networks_of_searches_belong_together_whatever_their_name(tmp_path):
     """The second space has `within` fixed, so that the same networks have other names."""
@@ -635,38 +596,6 @@ def test_networks_of_searches_belong_together_whatever_their_name(tmp_path):
     assert "belong together if they are the same network" in page
     assert "GMACs against" not in page
     assert "% of the joint front's" in page
-
-
-def test_a_grid_beside_a_search_has_no_fronts(tmp_path):
-    one, _ = searches(tmp_path)
-    grid = make(tmp_path, "grid", SHORT)
-    found = compared(one, grid)
-    assert fronts_data(found).empty
-    assert fronts_figure(found, fronts_data(found)) is None
-    write_studies([one, grid], tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"objectives": ["metrics.ap50", "profile.macs"]},
-        {"objectives": ["metrics.ap", "profile.params"]},
-        {"objectives": ["metrics.ap"]},
-        {
-            "seeds": 1,
-            "data": {
-                "kind": "synthetic_pose",
-                "num_train": 65,
-                "num_val": 8,
-                "input_size": [64, 32],
-            },
-        },
-    ],
-)
-def test_searches_of_other_objectives_or_data_have_no_joint_front(tmp_path, other):
-    runs = searches(tmp_path, **other)
-    assert fronts_data(compared(*runs)).empty
-    write_studies(list(runs), tmp_path / "out")
 
 
 def test_searches_that_have_not_begun(tmp_path):
