@@ -24,7 +24,18 @@ from ..reading import PATHS, at, setting_of
 from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
-from . import fidelity, figures, knobs, networks, pareto, search, studies, summary, tables
+from . import (
+    fidelity,
+    figures,
+    knobs,
+    networks,
+    pareto,
+    search,
+    speed,
+    studies,
+    summary,
+    tables,
+)
 from .frame import Run, paper_table, read_run, results_frame
 
 PLOTLY_FILE = "plotly.min.js"  # beside the reports that share it
@@ -345,6 +356,7 @@ def _templates() -> jinja2.Environment:
 def _content(run: Run, out: Path) -> dict[str, Any]:
     """What the pages of grids and searches share."""
     shown, winner = metric(run.study.accuracy), _winner(run, out)
+    orders = speed.orders(run)
     return {
         "study": run.study,
         "names": run.study.name,
@@ -360,6 +372,13 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
         "given_command": "command" in run.environment,
         "winner": _winner_commands(run, winner) if winner else None,
         "winner_learnt": winner is not None and not winner.learnt_nothing(shown.key),
+        "speed": {
+            "words": speed.words(orders),
+            "table": speed.table(run, orders),
+            "orders": orders,
+            "least": speed.LEAST_RATIO,
+            "folded": len(orders.pairs) > speed.MAX_UNFOLDED,
+        },
     }
 
 
