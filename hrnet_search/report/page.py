@@ -30,6 +30,7 @@ from . import (
     knobs,
     networks,
     pareto,
+    parts,
     search,
     speed,
     studies,
@@ -255,7 +256,9 @@ def _write_grid(run: Run, out: Path, plotly: str) -> None:
     write_atomic(out / "table.tex", _grid_latex(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
     write_atomic(out / "comparisons.csv", _csv(tables.comparisons_data(run)))
-    content = _content(run, out) | _grid_content(run, networks.of_grid(run, _exported(run, out)))
+    shown = networks.of_grid(run, _exported(run, out))
+    content = _content(run, out) | _grid_content(run, shown)
+    _add_shared(run, shown, content)
     write_atomic(out / "index.html", _page("grid.html.j2", plotly, content))
 
 
@@ -265,6 +268,7 @@ def _write_search(run: Run, out: Path, plotly: str) -> None:
     path = knobs.path_data(run, found)
     shown = networks.of_search(run, data, _exported(run, out))
     content = _content(run, out) | _search_content(run, data, shown)
+    _add_shared(run, shown, content)
     told = _knobs_content(run, data, importance, path) | {
         "path_words": knobs.path_words(run, found)
     }
@@ -380,6 +384,14 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
             "folded": len(orders.pairs) > speed.MAX_UNFOLDED,
         },
     }
+
+
+def _add_shared(run: Run, shown: networks.Networks, content: dict[str, Any]) -> None:
+    """Figures and tables that both kinds of page have."""
+    data = parts.parts_data(run, shown)
+    content["tables"]["parts"] = parts.table(run, data)
+    content["figures"]["parts"] = _json(parts.figure(data))
+    content["max_parts"] = parts.MAX_ROWS
 
 
 def _grid_content(run: Run, shown: networks.Networks) -> dict[str, Any]:
