@@ -36,6 +36,7 @@ from . import (
     studies,
     summary,
     tables,
+    timeline,
 )
 from .frame import Run, paper_table, read_run, results_frame
 
@@ -391,7 +392,19 @@ def _add_shared(run: Run, shown: networks.Networks, content: dict[str, Any]) -> 
     data = parts.parts_data(run, shown)
     content["tables"]["parts"] = parts.table(run, data)
     content["figures"]["parts"] = _json(parts.figure(data))
-    content["max_parts"] = parts.MAX_ROWS
+    content["max_parts"], content["part_colours"] = parts.MAX_ROWS, parts.colours(data)
+    ran = timeline.timeline(run)
+    content["figures"]["timeline"] = _json(timeline.figure(run, ran))
+    content["ran"] = {
+        "words": timeline.words(ran),
+        "trials": len(ran.bars),
+        "drawn": len(timeline.drawn(ran)),
+        "rows": len(ran.rows),
+        "max_rows": timeline.MAX_ROWS,
+        "cut": bool(ran.pauses),
+        "machines": len({machine for machine, _ in ran.rows}),
+        "again": bool((ran.bars["attempt"] > 1).any()),
+    }
 
 
 def _grid_content(run: Run, shown: networks.Networks) -> dict[str, Any]:

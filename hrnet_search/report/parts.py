@@ -18,18 +18,18 @@ from .tables import Column, TextTable, spread
 
 MACS = "profile.macs"
 MAX_ROWS = 40  # networks of a figure and its table
-ROW_HEIGHT, AXIS_HEIGHT = 30, 130  # pixels: of each bar, and of axis and legend
+ROW_HEIGHT, AXIS_HEIGHT = 30, 80  # pixels: of each bar, and of the axis
 STEM, STAGE1, FUSION = "stem", "stage 1", "fusion and transitions"
 HEAD, NECK, DETECTOR, WHOLE = "head", "neck", "detector", "whole network"
-# Colour and pattern; branches have those that are left.
-LOOKS = {
-    STEM: (NEUTRAL, ""),
-    STAGE1: (COLOURS[5], ""),
-    FUSION: (COLOURS[1], ""),
-    HEAD: (NEUTRAL, "/"),
-    NECK: (NEUTRAL, "/"),
-    DETECTOR: (NEUTRAL, "x"),
-    WHOLE: (NEUTRAL, "."),
+BROWN, VIOLET, OLIVE = "#A0664E", "#7B6BD6", "#8F9E57"  # beside those of `COLOURS`, all in use
+COLOUR_OF = {
+    STEM: NEUTRAL,
+    STAGE1: COLOURS[5],
+    FUSION: COLOURS[1],
+    HEAD: BROWN,
+    NECK: BROWN,
+    DETECTOR: VIOLET,
+    WHOLE: OLIVE,
 }
 BRANCH_COLOURS = (COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[4])
 
@@ -102,10 +102,19 @@ def parts_data(run: Run, shown: Networks) -> pd.DataFrame:
 
 def _ordered(data: pd.DataFrame) -> list[str]:
     """The parts that any network has, from the image to the output."""
-    branches = {name for name in data["part"] if name not in LOOKS}
+    branches = {name for name in data["part"] if name not in COLOUR_OF}
     deep = sorted(branches, key=lambda name: int(name.rpartition("/")[2]))
     order = [STEM, STAGE1, *deep, FUSION, HEAD, NECK, DETECTOR, WHOLE]
     return [name for name in order if name in set(data["part"])]
+
+
+def colours(data: pd.DataFrame) -> dict[str, str]:
+    """Part -> its colour, in order. The page has them as a legend, which wraps where Plotly's
+    would hide half of it on a narrow screen."""
+    names = _ordered(data)
+    deep = [name for name in names if name not in COLOUR_OF]
+    own = {n: BRANCH_COLOURS[i % len(BRANCH_COLOURS)] for i, n in enumerate(deep)}
+    return {name: (COLOUR_OF | own)[name] for name in names}
 
 
 def figure(data: pd.DataFrame) -> go.Figure | None:
@@ -115,22 +124,15 @@ def figure(data: pd.DataFrame) -> go.Figure | None:
     macs = METRICS[MACS]
     names = list(dict.fromkeys(data["network"]))
     totals = data.groupby("network")["macs"].sum()
-    drawn = blank_figure(macs.title, "")
+    drawn = blank_figure(macs.title, "", named=False)
     rows = list(range(len(names)))
     drawn.update_layout(barmode="stack", height=AXIS_HEIGHT + ROW_HEIGHT * len(names), bargap=0.3)
-    drawn.update_layout(legend={"traceorder": "normal"})
     drawn.update_xaxes(exponentformat="none", rangemode="tozero")
     ticks = [escape(shortened(name)) for name in names]
     drawn.update_yaxes(tickvals=rows, ticktext=ticks, ticks="", showgrid=False)
     drawn.update_yaxes(range=[len(names) - 0.5, -0.5])
-    deep = [name for name in _ordered(data) if name not in LOOKS]
-    for name in _ordered(data):
+    for name, colour in colours(data).items():
         own = data[data["part"] == name].set_index("network")["macs"]
-        colour, pattern = (
-            LOOKS[name]
-            if name in LOOKS
-            else (BRANCH_COLOURS[deep.index(name) % len(BRANCH_COLOURS)], "")
-        )
         there = [(row, network) for row, network in enumerate(names) if network in own.index]
         drawn.add_trace(
             go.Bar(
@@ -138,7 +140,7 @@ def figure(data: pd.DataFrame) -> go.Figure | None:
                 y=[row for row, _ in there],
                 orientation="h",
                 name=name,
-                marker={"color": colour, "pattern": {"shape": pattern}},
+                marker={"color": colour},
                 hovertext=[
                     f"<b>{escape(network)}</b><br>{name}: {macs.show(own[network])} "
                     f"{macs.label}, {100 * own[network] / totals[network]:.1f} %"

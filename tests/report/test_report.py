@@ -306,7 +306,7 @@ def test_hostile_names_stay_text(tmp_path):
     page = report(tmp_path, arms=HOSTILE, values=values, title=title, description="<img src=x>")
     assert "<script>alert(1)" not in page
     assert "img" not in Page(page).tags
-    assert Page(page).tags.count("script") == 2 + 5  # Plotly, the page's own, five figures
+    assert Page(page).tags.count("script") == 2 + 6  # Plotly, the page's own, six figures
     for source in re.findall(r"data-figure=\"\w+\">(.*?)</script>", page, re.DOTALL):
         json.loads(source)
     assert "<title>&lt;script&gt;alert(1)&lt;/script&gt;</title>" in page

@@ -315,7 +315,7 @@ def test_hostile_names_stay_text(tmp_path):
     page = write_report(run, tmp_path / "out").read_text()
     assert "<script>alert(1)" not in page
     assert "img" not in Page(page).tags
-    assert Page(page).tags.count("script") == 2 + 6  # Plotly, the page's own, six figures
+    assert Page(page).tags.count("script") == 2 + 7  # Plotly, the page's own, seven figures
     for source in re.findall(r"data-figure=\"\w+\">(.*?)</script>", page, re.DOTALL):
         json.loads(source)
     markdown = (tmp_path / "out" / "table.md").read_text()
