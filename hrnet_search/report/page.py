@@ -25,6 +25,7 @@ from ..result import Result, metric
 from ..settings import Files
 from ..study import Study, dump_study
 from . import (
+    coordinates,
     fidelity,
     figures,
     knobs,
@@ -273,7 +274,10 @@ def _write_search(run: Run, out: Path, plotly: str) -> None:
     told = _knobs_content(run, data, importance, path) | {
         "path_words": knobs.path_words(run, found)
     }
+    lines = coordinates.lines_data(run, data)
+    told |= {"lines": len(lines), "width": coordinates.width(run)}
     content["knobs"] = told
+    content["figures"]["coordinates"] = _json(coordinates.figure(run, lines))
     content["figures"] |= _knobs_figures(run, importance, path)
     write_atomic(out / "table.md", _search_markdown(content))
     write_atomic(out / "table.tex", _search_latex(content))

@@ -632,7 +632,7 @@ def test_in_a_browser(tmp_path, chromium):
     page.on("request", lambda request: requests.append(request.url))
     page.goto((tmp_path / "out" / "index.html").as_uri())
     # Waiting through locators: wait_for_function polls by eval, which the page forbids.
-    for name in ("pareto", "metric", "loss"):
+    for name in ("pareto", "parts", "timeline", "metric", "loss"):
         page.locator(f"#{name} .main-svg").first.wait_for()
     text = page.locator("#loss .legendtext").first
     expect(text).to_have_css("fill", "rgb(228, 231, 236)")
