@@ -17,7 +17,7 @@ from ..space import Value
 from .figures import LOG_RATIO, NEUTRAL, blank_figure, escape, shortened
 from .frame import Run
 
-MAX_LINES = 500  # networks: the front, then the best
+MAX_LINES = 300  # networks: the front, then the best
 MAX_TICKS = 12  # of an axis whose values are named
 FEW_TICKS = 5  # of an axis of numbers
 AXIS_WIDTH = 96  # pixels, at least: the page scrolls where there are fewer
@@ -140,16 +140,16 @@ def figure(run: Run, lines: pd.DataFrame) -> go.Figure | None:
 
 def _lines(run: Run, lines: pd.DataFrame, found: list[Axis]) -> list[go.Scatter]:
     """A trace for each colour, the best last, so on top."""
-    shown, cost = metric(run.study.accuracy), metric(run.study.cost)
+    shown = metric(run.study.accuracy)
     sign = 1 if shown.direction == "maximize" else -1
     values = sign * lines[shown.key].astype(float)
     span = values.max() - values.min()
     shares = (values - values.min()) / span if span else values * 0 + 1.0
     shades = (shares * (SHADES - 1)).round().astype(int).tolist()
     rows = lines.to_dict("records")
+    # Every point has its text, so it is short.
     heads = [
-        f"<b>network {escape(row['network'])}</b>: {shown.label} {shown.show(row[shown.key])}, "
-        f"{cost.label} {cost.show(row[cost.key])}"
+        f"network {escape(row['network'])}, {shown.label} {shown.show(row[shown.key])}"
         for row in rows
     ]
     traces = []
@@ -161,7 +161,7 @@ def _lines(run: Run, lines: pd.DataFrame, found: list[Axis]) -> list[go.Scatter]
             x += [*range(len(found)), None]
             y += [*(round(axis.places[n], 4) for axis in found), None]
             own = [f"{escape(axis.title)}: {escape(axis.texts[n])}" for axis in found]
-            texts += [*(f"{heads[n]}<br>{text}" for text in own), ""]
+            texts += [*(f"{heads[n]}; {text}" for text in own), ""]
         traces.append(
             go.Scatter(
                 x=x,

@@ -73,7 +73,7 @@ def test_the_best_are_on_top_in_the_last_colour(tmp_path):
     *drawn, ticks = coordinates.figure(run, lines).data
     assert [trace.y[-2] for trace in drawn] == pytest.approx([0, 0.25, 1])
     assert (drawn[0].line.color, drawn[-1].line.color) == ("rgb(91, 127, 219)", "rgb(224, 138, 0)")
-    assert drawn[-1].hovertext[0] == "<b>network 2</b>: AP 60.0, GMACs 0.024<br>width: 24"
+    assert drawn[-1].hovertext[0] == "network 2, AP 60.0; width: 24"
     assert ticks.mode == "text"
 
 
