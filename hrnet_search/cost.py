@@ -61,6 +61,7 @@ class Part(NamedTuple):
         module: Number of the module within its stage, or None.
         branch: The branch it belongs to, for an edge the one it leads to, or None.
         edge: (from branch, to branch) of a fusion edge, or None.
+        joins: Is it where a fusion unit makes one map of several?
         tally: Its cost.
     """
 
@@ -68,11 +69,13 @@ class Part(NamedTuple):
     module: int | None
     branch: int | None
     edge: Edge | None
+    joins: bool
     tally: Tally
 
 
-# A place in the network, and what lies there: branch, edge, cost of each piece.
-Pieces = tuple[tuple[int | None, Edge | None, Tally], ...]
+# A place in the network, and what lies there: branch, edge, does it join, cost of each piece.
+Piece = tuple[int | None, Edge | None, bool, Tally]
+Pieces = tuple[Piece, ...]
 Group = tuple[str, int | None, Pieces]  # stage, module
 
 
@@ -98,9 +101,7 @@ class Cost:
     def parts(self) -> tuple[Part, ...]:
         """Every part, from the image to the output."""
         return tuple(
-            Part(stage, module, branch, edge, tally)
-            for stage, module, pieces in self.groups
-            for branch, edge, tally in pieces
+            Part(stage, module, *piece) for stage, module, pieces in self.groups for piece in pieces
         )
 
     @property
@@ -214,7 +215,7 @@ class _Walk:
         self.depths: list[int] = []  # of each branch so far
 
     def add(self, stage: str, tally: Tally, flow: int, branch: int | None = None) -> None:
-        self.groups.append((stage, None, ((branch, None, tally),)))
+        self.groups.append((stage, None, ((branch, None, False, tally),)))
         self.steps.append((tally, flow))
 
     def body(self) -> None:
@@ -268,7 +269,7 @@ class _Walk:
             steps += self._chain(chain)
         self.steps += steps
         tally = _sum(*(tally for tally, _ in steps))
-        self.groups.append(("head", None, ((None, None, tally),)))
+        self.groups.append(("head", None, ((None, None, False, tally),)))
         self.depth = self._head_depth(name, layers, branches)
 
     def _chain(self, chain: Chain) -> "list[Step]":
@@ -455,13 +456,13 @@ def _module(
     sizes: tuple[Size, ...],
 ) -> _ModuleCost:
     waiting = _maps(channels, sizes)  # gradients of the other branches
-    pieces: list[tuple[int | None, Edge | None, Tally]] = []
+    pieces: list[Piece] = []
     steps: list[Step] = []
     lengths = [0] * len(channels)
     for branch, blocks in enumerate(module.num_blocks):
         if blocks:
             tally, flow, lengths[branch] = _branch(unit, channels[branch], blocks, sizes[branch])
-            pieces.append((branch, None, tally))
+            pieces.append((branch, None, False, tally))
             steps.append((tally, flow + waiting))
     mixing = int(fuse == "concat")
     ways, maps = [], [1] * len(channels)
@@ -470,14 +471,14 @@ def _module(
         tally, flow, length = _edge(
             how, channels[source], channels[target], edge, sizes[source], sizes[target]
         )
-        pieces.append((target, edge, tally))
+        pieces.append((target, edge, False, tally))
         steps.append((tally, flow + waiting))
         maps[target] += 1
         ways.append((source, target, length + mixing))
     for target, joined in enumerate(maps):
         if joined > 1:
             tally = _join(fuse, joined, channels[target], sizes[target])
-            pieces.append((target, None, tally))
+            pieces.append((target, None, True, tally))
             steps.append((tally, 2 * channels[target] * _places(sizes[target]) + waiting))
             ways.append((target, target, mixing))
     total = _sum(*(tally for tally, _ in steps))

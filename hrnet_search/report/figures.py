@@ -225,6 +225,17 @@ def escape(text: str) -> str:
     return html.escape(" ".join(text.split()), quote=False)
 
 
+MAX_LETTERS = 18  # of a name on an axis: more would leave no room on a narrow screen
+
+
+def shortened(name: str) -> str:
+    """A name for an axis, on one line; where it is cut, the whole one is to be in the hover."""
+    flat = " ".join(name.split())
+    if len(flat) <= MAX_LETTERS:
+        return flat
+    return f"{flat[: MAX_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def blank_figure(x: str, y: str, *, named: bool = True) -> go.Figure:
     """A figure with titles of its axes and nothing in it; with a legend if `named`."""
     axis = {"zeroline": False, "automargin": True, "ticks": "outside", "tickcolor": NEUTRAL}

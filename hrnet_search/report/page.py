@@ -25,7 +25,22 @@ from ..reading import PATHS, at, setting_of
 from ..result import Result, joined, metric
 from ..settings import Files
 from ..study import Study, dump_study
-from . import fidelity, figures, fronts, knobs, networks, pareto, search, studies, summary, tables
+from . import (
+    coordinates,
+    fidelity,
+    figures,
+    fronts,
+    knobs,
+    networks,
+    pareto,
+    parts,
+    search,
+    speed,
+    studies,
+    summary,
+    tables,
+    timeline,
+)
 from .frame import Run, paper_table, read_run, results_frame
 
 PLOTLY_FILE = "plotly.min.js"  # beside the reports that share it
@@ -250,7 +265,9 @@ def _write_grid(run: Run, out: Path, plotly: str, reload: float | None) -> None:
     write_atomic(out / "table.tex", _grid_latex(run))
     write_atomic(out / "table.csv", _csv(tables.ablation_data(run)))
     write_atomic(out / "comparisons.csv", _csv(tables.comparisons_data(run)))
-    content = _content(run, out) | _grid_content(run, networks.of_grid(run, _exported(run, out)))
+    shown = networks.of_grid(run, _exported(run, out))
+    content = _content(run, out) | _grid_content(run, shown)
+    _add_shared(run, shown, content)
     write_atomic(out / "index.html", _page("grid.html.j2", plotly, content, reload))
 
 
@@ -262,10 +279,14 @@ def _write_search(
     path = knobs.path_data(run, found)
     shown = networks.of_search(run, data, _exported(run, out))
     content = _content(run, out) | _search_content(run, data, shown)
+    _add_shared(run, shown, content)
     told = _knobs_content(run, data, importance, path) | {
         "path_words": knobs.path_words(run, found)
     }
+    lines = coordinates.lines_data(run, data)
+    told |= {"lines": len(lines), "width": coordinates.width(run)}
     content["knobs"] = told
+    content["figures"]["coordinates"] = _json(coordinates.figure(run, lines))
     content["figures"] |= _knobs_figures(run, importance, path)
     ahead = fronts.fronts_data(beside)
     content["beside"] = fronts.front_words(beside, ahead) if len(beside) > 1 else []
@@ -359,6 +380,7 @@ def _templates() -> jinja2.Environment:
 def _content(run: Run, out: Path) -> dict[str, Any]:
     """What the pages of grids and searches share."""
     shown, winner = metric(run.study.accuracy), _winner(run, out)
+    orders = speed.orders(run)
     return {
         "study": run.study,
         "names": run.study.name,
@@ -375,6 +397,33 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
         "winner": _winner_commands(run, winner) if winner else None,
         "winner_finds": _winner_finds(out) if winner else [],
         "winner_learnt": winner is not None and not winner.learnt_nothing(shown.key),
+        "speed": {
+            "words": speed.words(orders),
+            "table": speed.table(run, orders),
+            "orders": orders,
+            "least": speed.LEAST_RATIO,
+            "folded": len(orders.pairs) > speed.MAX_UNFOLDED,
+        },
+    }
+
+
+def _add_shared(run: Run, shown: networks.Networks, content: dict[str, Any]) -> None:
+    """Figures and tables that both kinds of page have."""
+    data = parts.parts_data(run, shown)
+    content["tables"]["parts"] = parts.table(run, data)
+    content["figures"]["parts"] = _json(parts.figure(data))
+    content["max_parts"], content["part_colours"] = parts.MAX_ROWS, parts.colours(data)
+    ran = timeline.timeline(run)
+    content["figures"]["timeline"] = _json(timeline.figure(run, ran))
+    content["ran"] = {
+        "words": timeline.words(ran),
+        "trials": len(ran.bars),
+        "drawn": len(timeline.drawn(ran)),
+        "rows": len(ran.rows),
+        "max_rows": timeline.MAX_ROWS,
+        "cut": bool(ran.pauses),
+        "machines": len({machine for machine, _ in ran.rows}),
+        "again": bool((ran.bars["attempt"] > 1).any()),
     }
 
 

@@ -216,7 +216,8 @@ def hover(arm: Arm, name: str, accuracy: Metric) -> str:
 def _hover(arm: Arm, name: str, accuracy: Metric, results: list[Result], which: str) -> str:
     lines = [f"<b>{escape(name)}</b>, {which}"]
     for shown in (accuracy, *(METRICS[cost] for cost in HOVER_COSTS)):
-        found = [v for v in (result.value(shown.key) for result in results) if v is not None]
+        every = (result.value(shown.key) for result in results)
+        found = [value for value in every if value is not None and math.isfinite(value)]
         mean = mean_and_deviation(found)[0] if found else None
         lines.append(f"{escape(shown.title)}: {shown.show(mean)}")
     own = [escape(arm.network.title)] if isinstance(arm.network, Rival) else []

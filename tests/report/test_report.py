@@ -306,7 +306,7 @@ def test_hostile_names_stay_text(tmp_path):
     page = report(tmp_path, arms=HOSTILE, values=values, title=title, description="<img src=x>")
     assert "<script>alert(1)" not in page
     assert "img" not in Page(page).tags
-    assert Page(page).tags.count("script") == 2 + 4  # Plotly, the page's own, four figures
+    assert Page(page).tags.count("script") == 2 + 6  # Plotly, the page's own, six figures
     for source in re.findall(r"data-figure=\"\w+\">(.*?)</script>", page, re.DOTALL):
         json.loads(source)
     assert "<title>&lt;script&gt;alert(1)&lt;/script&gt;</title>" in page
@@ -632,7 +632,7 @@ def test_in_a_browser(tmp_path, chromium):
     page.on("request", lambda request: requests.append(request.url))
     page.goto((tmp_path / "out" / "index.html").as_uri())
     # Waiting through locators: wait_for_function polls by eval, which the page forbids.
-    for name in ("pareto", "metric", "loss"):
+    for name in ("pareto", "parts", "timeline", "metric", "loss"):
         page.locator(f"#{name} .main-svg").first.wait_for()
     text = page.locator("#loss .legendtext").first
     expect(text).to_have_css("fill", "rgb(228, 231, 236)")

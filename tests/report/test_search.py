@@ -315,7 +315,7 @@ def test_hostile_names_stay_text(tmp_path):
     page = write_report(run, tmp_path / "out").read_text()
     assert "<script>alert(1)" not in page
     assert "img" not in Page(page).tags
-    assert Page(page).tags.count("script") == 2 + 5  # Plotly, the page's own, five figures
+    assert Page(page).tags.count("script") == 2 + 8  # Plotly, the page's own, eight figures
     for source in re.findall(r"data-figure=\"\w+\">(.*?)</script>", page, re.DOTALL):
         json.loads(source)
     markdown = (tmp_path / "out" / "table.md").read_text()
@@ -367,6 +367,8 @@ def test_many_networks(tmp_path):
 
 @pytest.mark.browser
 def test_in_a_browser(tmp_path, chromium):
+    from playwright.sync_api import expect
+
     knobs = {"width": {"choices": WIDTHS}, "within": {"choices": [True, False]}}
     vary = {**knobs, "stage1_width": {"choices": [8, 16]}, "final": {"choices": [True, False]}}
     networks = [
@@ -382,12 +384,23 @@ def test_in_a_browser(tmp_path, chromium):
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto((tmp_path / "out" / "index.html").as_uri())
-    for name in ("pareto", "best", "hypervolume", "metric", "loss"):
+    drawn = ("parts", "timeline", "coordinates", "pareto", "best", "hypervolume", "metric", "loss")
+    for name in drawn:
         page.locator(f"#{name} .main-svg").first.wait_for()
     assert problems == []
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     accuracy = page.locator("tbody tr").first.locator("td").first
     assert accuracy.text_content() == "24.0 ± 0.0 (2)"
+    tick = page.locator("#coordinates .textpoint text").first
+    expect(tick).to_have_css("fill", "rgb(228, 231, 236)")
+    scroll = page.locator(".scroll", has=page.locator("#coordinates"))
+    sizes = scroll.evaluate("box => [box.scrollWidth, box.clientWidth]")
+    assert sizes[0] >= 6 * 96 > 360 > sizes[1]  # four knobs, cost and accuracy; in its own box
+    assert page.locator("#coordinates .lines .js-line").count() >= 2
+    assert page.locator("#timeline .bars .point").count() == 20
+    assert page.locator("#parts .bars .point").count() > len(WIDTHS)
+    page.emulate_media(color_scheme="light")
+    expect(tick).to_have_css("fill", "rgb(29, 33, 41)")
     box = accuracy.bounding_box()
     assert box["x"] + box["width"] <= 360  # seen without scrolling
     page.close()
