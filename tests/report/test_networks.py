@@ -162,7 +162,7 @@ def test_in_a_browser(tmp_path, chromium):
     expect(page.locator("#pareto-pick")).to_have_value("2")
     page.locator("#pareto-pick").focus()
     page.keyboard.press("ArrowUp")
-    expect(panel.locator("b")).to_have_text("network 1")
+    expect(panel.locator("b")).to_have_text("network 0")
 
     axis = page.locator("#pareto .xtitle")
     expect(axis).to_have_text("GMACs (1e9 conv + linear)")
