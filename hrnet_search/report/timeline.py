@@ -20,7 +20,8 @@ from .search import label
 from .tables import STATES
 
 PAUSE = 60.0  # seconds; longer times in which nothing ran are cut out
-MAX_BARS = 2000  # trials drawn: the last ones
+MAX_BARS = 1000  # trials drawn: the last ones
+MAX_OUTLINED = 200  # bars; outlines of more would hide their colours
 MAX_ROWS = 64  # rows drawn: the first ones
 MAX_LINES = 20  # marks of pauses
 ROW_HEIGHT, AXIS_HEIGHT, MAX_HEIGHT = 26, 120, 900  # pixels
@@ -185,7 +186,7 @@ def figure(run: Run, found: Timeline) -> go.Figure | None:
                 name=words_,
                 marker={
                     "color": STATE_COLOURS[state],
-                    "line": {"color": NEUTRAL, "width": 0.7},
+                    "line": {"color": NEUTRAL, "width": 0.7 * (len(bars) <= MAX_OUTLINED)},
                 },
                 hovertext=[_hover(row, noun) for row in own.to_dict("records")],
                 hoverinfo="text",
