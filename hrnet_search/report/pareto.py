@@ -4,14 +4,18 @@ A figure is drawn once for each cost. The page gets the first, and of the others
 its script puts in place.
 """
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..arch import TASK_DEFAULTS, ArchSpec
+from ..blueprint import canonical
 from ..pareto import front
+from ..presets import PRESETS, preset
 from ..result import METRICS, Metric, Result, count, metric
 from ..rivals import Rival
 from ..stats import mean_and_deviation
@@ -82,7 +86,7 @@ def _with_front(rows: list[tuple[Any, ...]], cost: Metric, accuracy: Metric) -> 
 
 def grid_figure(run: Run, places: Places) -> go.Figure | None:
     """Of each arm a small point per seed and a large one for the mean; None without any."""
-    style = styles(run)
+    style, known = styles(run), published(run.arms)
 
     def draw(x: Metric) -> go.Figure:
         y, data = metric(run.study.accuracy), pareto_data(run, x.key)
@@ -93,6 +97,7 @@ def grid_figure(run: Run, places: Places) -> go.Figure | None:
                 ahead = arm.name in set(data["arm"][data["front"]])
                 place = places.get(arm.name)
                 figure.add_traces(_arm_points(arm, style[arm.name], x, y, place, faint=not ahead))
+        figure.add_traces(_published_points(known, data, x, y))
         spread_costs(figure, data)
         return figure
 
@@ -110,6 +115,7 @@ def search_figure(run: Run, data: pd.DataFrame, places: Places) -> go.Figure | N
     found = styles(leaders(run, data))
     names = list(data["arm"][data["compared"]])[::-1]  # the front last, so on top
     arms = {arm.name: arm for arm in run.arms}
+    known = published(arms[name] for name in names)
     colours = [found[n].colour if n in found else NEUTRAL for n in (label(arms[a]) for a in names)]
 
     def draw(x: Metric) -> go.Figure:
@@ -125,10 +131,49 @@ def search_figure(run: Run, data: pd.DataFrame, places: Places) -> go.Figure | N
             marker_color=colours,
         )
         figure.add_trace(trace)
+        figure.add_traces(_published_points(known, points, x, y))
         spread_costs(figure, points)
         return figure
 
     return _switched(run, draw, lambda key: networks_data(run, data, key))
+
+
+@functools.cache
+def _presets(head: str) -> dict[str, str]:
+    """Hash of a published network -> its name."""
+    specs = {n: [preset(n, task=task) for task in TASK_DEFAULTS] for n in PRESETS}
+    return {canonical(spec, head).key: name for name, own in specs.items() for spec in own}
+
+
+def published(arms: Iterable[Arm]) -> dict[str, str]:
+    """Arm -> its name in `PRESETS`, of those that are networks of the paper or its code."""
+    named: dict[str, str] = {}
+    for arm in arms:
+        if isinstance(arm.network, ArchSpec):
+            head = str(arm.arguments["head"])
+            name = _presets(head).get(canonical(arm.network, head).key)
+            named |= {arm.name: name} if name else {}
+    return named
+
+
+def _published_points(
+    known: Mapping[str, str], data: pd.DataFrame, x: Metric, y: Metric
+) -> list[go.Scatter]:
+    """A ring with a name around each network that others know; no trace without any."""
+    if not known:
+        return []
+    rows = data.set_index("arm")
+    ring = go.Scatter(
+        x=[_at(rows, "cost", name, x) for name in known],
+        y=[_at(rows, "mean", name, y) for name in known],
+        text=[name.upper() for name in known.values()],
+        textposition="top center",
+        mode="markers+text",
+        name="published",
+        hoverinfo="skip",
+        marker={"symbol": "circle-open", "size": 20, "color": NEUTRAL, "line": {"width": 2}},
+    )
+    return [ring]
 
 
 def _points(data: pd.DataFrame, names: list[str], x: Metric, y: Metric) -> go.Scatter:

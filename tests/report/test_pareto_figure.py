@@ -100,6 +100,21 @@ def test_points_know_the_drawings_of_their_networks(tmp_path):
     ]
 
 
+def test_published_networks_have_a_ring_and_a_name(tmp_path):
+    arms = {"ours": {"width": 8}, "theirs": {"width": 32}}
+    space = {"base": {}, "vary": {"network": {"arms": arms}}}
+    values = {"ours": [0.2], "theirs": [0.4]}
+    run = read_run(make_run(tmp_path, arms, values, space=space, seeds=1))
+    assert pareto.published(run.arms) == {"theirs": "w32"}
+    ring = pareto.grid_figure(run, {}).data[-1]
+    assert (ring.name, ring.text, ring.y) == ("published", ("W32",), (40,))
+
+
+def test_without_published_networks_there_is_no_ring(tmp_path):
+    figure = pareto.grid_figure(read_run(make_run(tmp_path)), {})
+    assert "published" not in [trace.name for trace in figure.data]
+
+
 def test_fronts_of_a_search(tmp_path):
     networks = [(8, [0.3], None), (16, [0.5], None), (24, [0.4], None), (32, [0.9], 10)]
     folder = make_search(tmp_path / "run", networks)
