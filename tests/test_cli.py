@@ -22,7 +22,18 @@ from hrnet_search.study import dump_study, load_study
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "studies" / "smoke.yaml"
-BY_EXAMPLE = ("fidelity", "plan", "draw", "report", "status", "list", "curves", "replay", "doctor")
+BY_EXAMPLE = (
+    "fidelity",
+    "baselines",
+    "plan",
+    "draw",
+    "report",
+    "status",
+    "list",
+    "curves",
+    "replay",
+    "doctor",
+)
 CAMVID = ROOT / "studies" / "camvid_fusion_ablation.yaml"
 
 
@@ -126,6 +137,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) ->
         (["run", SMOKE, "--set", "train.steps=many"], ["train.steps", "'many'", "whole number"]),
         (["run", CAMVID, "--set", "data.root=/no/where"], ["data.root", "'/no/where'", "folder"]),
         (["fidelity", SMOKE], [str(SMOKE), "scales", "is missing"]),
+        (["baselines", SMOKE], [str(SMOKE), "search.sampler", "'grid'", "is for searches"]),
         (
             ["fidelity", SMOKE, "--set", "scales.a.train.stepz=3"],
             ["scales.a.train.stepz", "'steps'"],

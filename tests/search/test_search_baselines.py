@@ -1,10 +1,15 @@
 """What a search has to beat."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from running import PATIENCE, command
+from tiny import TINY_POSE_STUDY
 
 from hrnet_search.errors import InputError
+from hrnet_search.files import read_json_lines
 from hrnet_search.search.baselines import MOST, baselines
 from hrnet_search.search.path import default_params
 from hrnet_search.study import Study, load_study
@@ -78,3 +83,30 @@ def test_widths_of_each_stage_are_scaled_alike() -> None:
 def test_a_grid_has_nothing_to_beat() -> None:
     with pytest.raises(InputError, match=r"search\.sampler: 'grid': is for searches"):
         baselines(load_study(STUDIES / "smoke.yaml"))
+
+
+def test_the_command_trains_all_three_and_the_report_compares_them(tmp_path: Path) -> None:
+    """Two networks, two at random, and the default one scaled; a second time nothing is trained."""
+    content = TINY_POSE_STUDY | {
+        "seeds": 1,
+        "search": {"sampler": "qmc", "networks": 2},
+        "objectives": ["metrics.ap", "profile.macs"],
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    given = command("baselines", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path), "--quiet")
+    done = subprocess.run(given, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"Compared: {tmp_path / 'reports' / 'tiny' / 'index.html'}" in done.stdout
+    files = sorted(tmp_path.glob("runs/*/results.jsonl"))
+    assert [file.parent.name for file in files] == ["tiny", "tiny-random", "tiny-scaling"]
+    for file in files:
+        keys = [record["key"] for record in read_json_lines(file)]
+        assert len(keys) == len(set(keys))  # no network twice
+        assert len(keys) == 2 or file.parent.name == "tiny-scaling"
+    page = (tmp_path / "reports" / "tiny" / "index.html").read_text()
+    assert "tiny-random" in page
+    assert "tiny-scaling" in page
+    before = [file.read_bytes() for file in files]
+    again = subprocess.run(given, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert again.returncode == 0, again.stderr
+    assert [file.read_bytes() for file in files] == before
