@@ -207,6 +207,7 @@ examples:
   hrnet-search export fusion_ablation --trial 3            reports/fusion_ablation/trial-00003
   hrnet-search export search_pose --pareto                 a folder for each network of the front
   hrnet-search export fusion_ablation --format onnx,pt2    with model.onnx and model.pt2
+  hrnet-search export fusion_ablation --format int8        model-int8.onnx, and what it loses
   hrnet-search export fusion_ablation --check              does the folder score what was recorded?
 
 Each folder is verified in a process that cannot import hrnet-search: the source gives the trained
@@ -1151,12 +1152,12 @@ def _parser() -> argparse.ArgumentParser:
         "--format",
         default="torch",
         metavar="LIST",
-        help="torch, onnx, pt2, with commas; torch is always written (default: torch)",
+        help="torch, onnx, pt2, int8, with commas; torch is always written (default: torch)",
     )
     export.add_argument(
         "--check",
         action="store_true",
-        help="measure the metrics again with the source, and with model.onnx if it is there, and "
+        help="measure the metrics again with the source, and with ONNX files that are there, and "
         "compare with the record",
     )
     _add_out(export)

@@ -917,8 +917,8 @@ def test_a_missing_package_is_named_before_anything_is_written(
 @pytest.mark.parametrize(
     ("words", "rule"),
     [
-        (["--format", "onnxx"], "--format: 'onnxx': must be of torch, onnx, pt2, commas"),
-        (["--format", ""], "--format: '': must be of torch, onnx, pt2, commas"),
+        (["--format", "onnxx"], "--format: 'onnxx': must be of torch, onnx, pt2, int8, commas"),
+        (["--format", ""], "--format: '': must be of torch, onnx, pt2, int8, commas"),
         (["--trial", "0", "--pareto"], "--trial: names one network, --pareto several"),
     ],
 )
@@ -942,6 +942,10 @@ def test_a_graph_that_is_off_is_not_exported() -> None:
         own | {"scores": scores + torch.tensor([[0.0, far]])} for far in (0.0001, 0.002, np.nan)
     )
     images = [torch.zeros(1, 3, 8, 8)]
+    for made in (off, near):  # integers may be off, but no NaN
+        differences(net, images, {"network": [own], "model-int8.onnx": [made]})
+    with pytest.raises(RuntimeError, match=r"model-int8\.onnx is not the trained network"):
+        differences(net, images, {"network": [own], "model-int8.onnx": [none]})
     (row, same) = differences(net, images, {"network": [own], "model.pt2": [near]})
     assert (row.output, row.size, same.most) == ("scores", (8, 8), 0.0)
     assert row.most == pytest.approx(0.0001, abs=1e-6)
@@ -1070,6 +1074,57 @@ def test_what_onnx_refuses_is_told_in_one_line_and_the_folder_stays(
     assert main(["export", "smoke", "--format", "onnx", "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"{begin}[ShapeInferenceError] of Conv\n"
     assert sorted(folder.rglob("*")) == before
+
+
+def test_int8_is_calibrated_on_training_images_and_its_loss_is_in_the_card(
+    classification_winner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    shown: list[torch.Tensor] = []
+    quantise = formats.write_int8
+
+    def kept(source: Path, target: Path, images: Any) -> None:
+        shown.extend(images)
+        quantise(source, target, shown)
+
+    monkeypatch.setattr(formats, "write_int8", kept)
+    monkeypatch.setattr(module, "CALIBRATION", 16)
+    run = classification_winner.parents[1] / "run"
+    folder = export_winner(run, tmp_path, formats=frozenset({"int8"}))
+    assert folder is not None
+    study = load_study(run / "study.yaml")
+    task = load_task(study, prepare(study, lambda done, total: None))
+    wanted = torch.cat([task.batch(step, size=8, seed=0)[0] for step in range(2)])
+    assert torch.equal(torch.cat(shown), wanted)
+    assert not (folder / "model.onnx").exists()
+    graph = onnx.load(folder / "model-int8.onnx").graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert convolutions
+    for node in convolutions:
+        weight = made[node.input[1]]
+        assert weight.op_type == "DequantizeLinear"
+        assert types[weight.input[0]] == onnx.TensorProto.INT8
+    checks = json.loads((folder / "checks.json").read_text())["formats"]["model-int8.onnx"]
+    assert checks["metrics"] == measure_graph(folder / "model-int8.onnx", task)
+    record = Result.read(run / "trials" / "00000" / "result.json").metrics["top1"]
+    top1 = checks["metrics"]["top1"]
+    row = f"| Top-1 | {100 * top1:.1f} | {100 * record:.1f} | {top1 - record:+.2g} |"
+    assert row in (folder / "README.md").read_text()
+    assert export_winner(run, tmp_path, formats=frozenset({"int8"})) == folder
+
+
+def test_int8_of_a_detector_is_refused_in_one_line(
+    centernet_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    out = str(centernet_run.parents[1])
+    assert main(["export", "objects", "--format", "int8", "--out", out]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("hrnet-search: --format: 'int8': is for pose, segmentation and classif")
+    assert said.count("\n") == 1
 
 
 def test_each_step_of_an_export_is_told(

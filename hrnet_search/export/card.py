@@ -7,6 +7,7 @@ from typing import Any
 from ..frameworks import FRAMEWORKS
 from ..result import METRICS, Result
 from ..study import Study
+from .formats import FILES
 from .verify import LIMIT
 
 # What the outputs are and how to call the example, by task.
@@ -126,7 +127,8 @@ def _formats(study: Study, result: Result, formats: Mapping[str, Mapping[str, An
     """A section on the files beside the source; empty if there are none."""
     if not formats:
         return ""
-    names = " and ".join(f"`{name}`" for name in formats)
+    *first, last = [f"`{name}`" for name in formats]
+    names = f"{', '.join(first)} and {last}" if first else last
     varies = next(iter(formats.values()))["varies"]
     rows = [row for about in formats.values() for row in about["differences"]]
     return f"""## {names}
@@ -136,7 +138,7 @@ Weights are within. Input is `image`, normalised as `preprocess.json` says, outp
 {_sizes(varies, rows[0]["size"])}
 In a process without hrnet-search the outputs were compared with those of the trained network.
 Decoded outputs are compared on equal maps{_chosen(study)}. More than {LIMIT:g} of the range
-would have failed.
+would have failed{_quantised(formats)}.
 
 | file | size | output | greatest difference | share of the output's range |
 |---|---|---|---|---|
@@ -156,12 +158,23 @@ def _scored(file: str, metrics: Mapping[str, float], result: Result) -> str:
         for m, name in known
     ]
     return f"""
-`{file}` was evaluated in ONNX Runtime, in float32 on one thread, on all of the study's validation
-data. The difference is of the metric as a fraction.
+`{file}` was evaluated in ONNX Runtime, on one thread, on all of the study's validation data.
+The difference is of the metric as a fraction.
 
 | figure | `{file}` | the trial's record | difference |
 |---|---|---|---|
 {"".join(rows)}"""
+
+
+def _quantised(formats: Mapping[str, Any]) -> str:
+    """What is otherwise with integers of 8 bits."""
+    if (file := FILES["int8"]) not in formats:
+        return ""
+    return (
+        f", but of `{file}`, which rounds: its convolutions compute in integers\n"
+        "of 8 bits (static quantisation, QDQ), with ranges from training images. What that costs\n"
+        "is measured below"
+    )
 
 
 def _chosen(study: Study) -> str:

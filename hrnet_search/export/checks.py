@@ -8,7 +8,7 @@ from .formats import AXES
 
 NOTHING: dict[str, Any] = {"files": {}, "formats": {}, "metrics": {}}  # checked of a folder yet
 
-FileName = Literal["model.onnx", "model.pt2"]  # `formats.FILES`
+FileName = Literal["model.onnx", "model.pt2", "model-int8.onnx"]  # `formats.FILES`
 Pixels = Annotated[int, Field(ge=1)]
 
 

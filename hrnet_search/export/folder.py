@@ -33,7 +33,7 @@ from ..study import Study, load_study
 from ..tasks import load_task, prepare
 from ..tasks.base import Task, normalise
 from ..weights import load_weights
-from .again import Measured, measure_again, preparing
+from .again import Measured, measure_again, measure_graph, preparing
 from .card import card
 from .checks import NOTHING, is_checks
 from .examples import SHOWN, draw_predictions
@@ -58,6 +58,7 @@ TASK_SOURCES = {
     "detection": ("frameworks.py", "detectors/*.py", "objects.py"),
 }
 NO_FORMATS: frozenset[str] = frozenset()
+CALIBRATION, BATCH = 128, 8  # training images that decide about scales of int8, and so many at once
 
 
 def export_winner(
@@ -99,6 +100,9 @@ def export_winner(
         return None
     weights = run / "trials" / f"{result.trial:05d}" / WEIGHTS
     study = study.under(result.params)
+    if "int8" in formats and study.detector is not None:
+        rule = "is for pose, segmentation and classification; a detector's graph has no metrics, "
+        raise InputError(f"{rule}so nobody would know what it loses", key="--format", value="int8")
     known = NOTHING
     if _source(folder) == _provenance(result):
         known = _checks(folder)
@@ -122,7 +126,7 @@ def export_winner(
 def check_again(run: Path, folder: Path, on_step: OnStep = silent) -> Measured:
     """Measure the metrics of an exported folder again, and say in its README what came out.
 
-    Those of `model.onnx` are measured too, if it is there as it was written.
+    Those of its ONNX files are measured too, if they are there as they were written.
 
     Args:
         run: `runs/<study>`.
@@ -179,10 +183,15 @@ def _fill(
     files = {name: checksum(folder / name) for name in (ARCH, PREPROCESS, WEIGHTS, SAMPLE)}
     images = _images(task, result)
     named = NamedOutputs(model, task.preprocessing()).eval()
-    written = write_formats(folder, named, images, formats, on_step)
+    written = write_formats(
+        folder, named, images, formats, on_step, calibration=_training_images(task)
+    )
     on_step("Checking in a clean process")
     found = _verify(folder, model, task, images, written)
     draw_predictions(folder, task.samples(SHOWN))
+    if (int8 := FILES["int8"]) in found:
+        on_step(f"Evaluating {int8}")
+        found[int8]["metrics"] = _metrics_of(folder / int8, task)
     checks = {"files": files, "formats": found, "metrics": metrics}
     write_json(folder / CHECKS, checks)
     (folder / CARD).write_text(card(study, result, task.head, checks))
@@ -238,6 +247,25 @@ def _verify(
 def _sample(task: Task) -> np.ndarray:
     """A validation image, uint8 (H, W, 3) RGB."""
     return task.samples(1)[0]
+
+
+def _training_images(task: Task) -> Iterator[Tensor]:
+    """Images (1, 3, H, W) as the training has seen them; those of the validation are kept apart."""
+    for step in range(CALIBRATION // BATCH):
+        images, _ = task.batch(step, size=BATCH, seed=0)
+        yield from images.contiguous().split(1)
+
+
+def _metrics_of(file: Path, task: Task) -> dict[str, float]:
+    """The metrics of a graph that is not exported without them.
+
+    Raises:
+        RuntimeError: They cannot be measured.
+    """
+    metrics = measure_graph(file, task)
+    if isinstance(metrics, str):
+        raise RuntimeError(f"what {file.name} loses cannot be measured: {metrics}")
+    return metrics
 
 
 def _images(task: Task, result: Result) -> list[Tensor]:

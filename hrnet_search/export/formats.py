@@ -1,11 +1,11 @@
-"""`model.onnx` and `model.pt2`: the network with named outputs as a graph, for other runtimes."""
+"""The network with named outputs as a graph, for other runtimes: the files of `FILES`."""
 
 import hashlib
 import importlib.util
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
 
 from ..errors import InputError, nearest_name
 from ..outputs import NamedOutputs
 from ..profiling.base import OnStep, silent
+from .int8 import write_int8
 
 SOURCE = "torch"  # always written, whatever else is
-FILES: Mapping[str, str] = {"onnx": "model.onnx", "pt2": "model.pt2"}
-ONNX_FILES = (FILES["onnx"],)  # whose metrics can be measured through ONNX Runtime
-PACKAGES: Mapping[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "pt2": ()}
+FILES: Mapping[str, str] = {
+    "onnx": "model.onnx",
+    "pt2": "model.pt2",
+    "int8": "model-int8.onnx",
+}
+ONNX_FILES = (FILES["onnx"], FILES["int8"])  # whose metrics ONNX Runtime can measure
+_ONNX = ("onnx", "onnxruntime", "onnxscript")
+PACKAGES: Mapping[str, tuple[str, ...]] = {"onnx": _ONNX, "pt2": (), "int8": _ONNX}
 INPUT = "image"
 # What torch.onnx says of an operator, such as aten.cummax, that it cannot translate.
 UNKNOWN_OPERATOR = re.compile(r"No ONNX function found for .*?op='(?:aten\.)?([\w.]+)'")
@@ -97,6 +104,8 @@ def write_formats(
     images: Sequence[Tensor],
     formats: frozenset[str],
     on_step: OnStep = silent,
+    *,
+    calibration: Iterable[Tensor] = (),
 ) -> dict[str, dict[str, Any]]:
     """Write the files, and say of each what it takes and puts out.
 
@@ -107,6 +116,7 @@ def write_formats(
             should take if height and width may vary.
         formats: Keys of `FILES`.
         on_step: Is told of each step before it begins.
+        calibration: Training images (1, 3, H, W), for int8.
 
     Raises:
         RuntimeError: torch.export, or ONNX, cannot express the network.
@@ -121,9 +131,15 @@ def write_formats(
         if "pt2" in formats:
             on_step(f"Writing {FILES['pt2']}")
             torch.export.save(graph.program, folder / FILES["pt2"])
-        if "onnx" in formats:
+        if formats & {"onnx", "int8"}:
             on_step(f"Writing {FILES['onnx']}")
             _write_onnx(folder / FILES["onnx"], graph, outputs, net.about)
+        if "int8" in formats:
+            on_step(f"Writing {FILES['int8']}")
+            shown = calibration if graph.any_size else _resized(calibration, images[0])
+            write_int8(folder / FILES["onnx"], folder / FILES["int8"], shown)
+            if "onnx" not in formats:
+                (folder / FILES["onnx"]).unlink()
     for name in sorted(formats):
         about[FILES[name]] = {
             "sha256": checksum(folder / FILES[name]),
@@ -132,6 +148,12 @@ def write_formats(
             "metrics": {},
         }
     return about
+
+
+def _resized(images: Iterable[Tensor], like: Tensor) -> Iterator[Tensor]:
+    """Images (1, 3, H, W) in the size of another one."""
+    size = (like.shape[-2], like.shape[-1])
+    return (F.interpolate(image, size=size, mode="bilinear") for image in images)
 
 
 def checksum(file: Path) -> str:

@@ -1,12 +1,13 @@
 """Whether an exported folder gives the trained network's outputs, without this package at hand.
 
 The source must do so bit for bit. `model.onnx` and `model.pt2` compute in another order, so theirs
-may differ a little. What is decoded from maps can jump where two values are next to equal (the
-highest place, the best class): it is compared with what the trained network's own decoder makes
-of the same maps.
+may differ a little, and `model-int8.onnx` rounds. What is decoded from maps can jump where two
+values are next to equal (the highest place, the best class): it is compared with what the trained
+network's own decoder makes of the same maps.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from ..outputs import Named, NamedOutputs
 from .formats import FILES
 
 LIMIT = 1e-4  # difference of a graph's outputs, as a share of their range
+# Of integers none: how much of the metric they lose is measured instead.
+LIMITS = dict.fromkeys(FILES.values(), LIMIT) | {FILES["int8"]: math.inf}
 Outputs = dict[str, list[Named]]  # file, or "network" -> outputs of each image
 
 _RUN_ALONE = """
@@ -83,7 +86,7 @@ class Difference:
     """How far an output of a file is from that of the trained network.
 
     Args:
-        file: `model.onnx` or `model.pt2`.
+        file: Of `FILES`.
         size: (H, W) of the image.
         output: Its name.
         most: Greatest absolute difference; of `classes` how much lower the chosen class scores
@@ -183,8 +186,8 @@ def differences(net: NamedOutputs, images: Sequence[Tensor], outputs: Outputs) -
         outputs: From there.
 
     Raises:
-        RuntimeError: The source's differ at all, or those of a file by more than `LIMIT`; or a file
-            puts out others.
+        RuntimeError: The source's differ at all, or those of a file by more than `LIMITS` says; or
+            a file puts out others.
     """
     with torch.inference_mode():
         wanted = [net(image) for image in images]
@@ -197,11 +200,12 @@ def differences(net: NamedOutputs, images: Sequence[Tensor], outputs: Outputs) -
             for difference in _of_image(net, file, images[place], found, wanted[place])
         ]
     for row in rows:
-        if not row.share <= LIMIT:  # also if it is NaN
+        if not (row.share <= LIMITS[row.file] and math.isfinite(row.share)):  # also if it is NaN
             height, width = row.size
             raise RuntimeError(
                 f"{row.file} is not the trained network: at {height}x{width} its {row.output} "
-                f"differ by up to {row.most:g}, {row.share:.2g} of their range; {LIMIT:g} may be"
+                f"differ by up to {row.most:g}, {row.share:.2g} of their range; "
+                f"{LIMITS[row.file]:g} may be"
             )
     return rows
 
