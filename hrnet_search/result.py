@@ -44,6 +44,11 @@ class Metric:
         """Label with unit, for axes and headings."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.direction == "maximize" else -1
+
     def show(self, value: float | None) -> str:
         """The value as text in display units, "n/a" if there is none."""
         if value is None or value != value:

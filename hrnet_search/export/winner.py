@@ -24,7 +24,7 @@ def choose_winner(results: Sequence[Result], key: str) -> Result | None:
         results: Results of one study.
         key: The metric that decides, upwards or downwards as `METRICS` says.
     """
-    sign = 1 if METRICS[key].direction == "maximize" else -1
+    sign = METRICS[key].sign
     arms: dict[str, list[tuple[float, Result]]] = {}
     for result in results:
         value = result.value(key)

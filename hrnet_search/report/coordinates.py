@@ -141,7 +141,7 @@ def figure(run: Run, lines: pd.DataFrame) -> go.Figure | None:
 def _lines(run: Run, lines: pd.DataFrame, found: list[Axis]) -> list[go.Scatter]:
     """A trace for each colour, the best last, so on top."""
     shown = metric(run.study.accuracy)
-    sign = 1 if shown.direction == "maximize" else -1
+    sign = shown.sign
     values = sign * lines[shown.key].astype(float)
     span = values.max() - values.min()
     shares = (values - values.min()) / span if span else values * 0 + 1.0

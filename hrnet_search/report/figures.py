@@ -166,7 +166,7 @@ def named_arms(run: Run) -> list[Arm]:
     """The arms that figures with lines show: all, or of many the best and the reference."""
     if len(run.arms) <= MAX_NAMED:
         return list(run.arms)
-    sign = -1 if metric(run.study.accuracy).direction == "maximize" else 1
+    sign = -metric(run.study.accuracy).sign
     means = {
         arm.name: sign * mean_and_deviation(values.values())[0]
         for arm in run.arms

@@ -63,7 +63,7 @@ def _hours(run: Run) -> dict[str, float]:
 def _points(runs: Runs, frame: pd.DataFrame) -> np.ndarray[Any, Any]:
     """Cost and accuracy, turned so that smaller is better."""
     accuracy = metric(next(iter(runs.values())).study.accuracy)
-    sign = -1 if accuracy.direction == "maximize" else 1
+    sign = -accuracy.sign
     return np.column_stack([frame["cost"], sign * frame["mean"].astype(float)]).astype(float)
 
 

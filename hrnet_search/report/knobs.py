@@ -337,7 +337,7 @@ def path_figure(run: Run, path: pd.DataFrame) -> go.Figure | None:
     names = [escape(_change(row)) for row in path.to_dict("records")]
     figure = _bars_figure(shown.title, names)
     values = path["value"] * shown.scale
-    sign = 1 if shown.direction == "maximize" else -1
+    sign = shown.sign
     changes, is_predicted = path[1:], path["state"] == "predicted"
     figure.add_trace(
         go.Bar(

@@ -124,7 +124,7 @@ def _networks(run: Run, arms: Iterable[Arm], names: dict[str, str], winner: str 
 def _best(run: Run, names: list[str]) -> int:
     """Place of the one with the best mean; the first where nothing was measured."""
     accuracy = metric(run.study.accuracy)
-    sign = 1 if accuracy.direction == "maximize" else -1
+    sign = accuracy.sign
     means = {arm.name: spread(arm, accuracy.key)[0] for arm in run.arms}
     values = [sign * mean if (mean := means[name]) is not None else None for name in names]
     measured = [value for value in values if value is not None]

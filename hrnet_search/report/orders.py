@@ -25,7 +25,7 @@ Runs = Mapping[str, Run]
 
 def scores(run: Run) -> dict[str, dict[int, float]]:
     """Arm -> seed -> value of the metric that decides, turned so that larger is better."""
-    sign = 1 if metric(run.study.accuracy).direction == "maximize" else -1
+    sign = metric(run.study.accuracy).sign
     return {
         arm.name: {seed: sign * value for seed, value in arm.values(run.study.accuracy).items()}
         for arm in run.arms

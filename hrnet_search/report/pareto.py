@@ -78,7 +78,7 @@ def networks_data(run: Run, data: pd.DataFrame, cost: str) -> pd.DataFrame:
 def _with_front(rows: list[tuple[Any, ...]], cost: Metric, accuracy: Metric) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["arm", "cost", "mean", "deviation", "seeds"])
     frame = frame.astype({"deviation": float})  # None of one seed
-    signs = [1 if shown.direction == "minimize" else -1 for shown in (cost, accuracy)]
+    signs = [-shown.sign for shown in (cost, accuracy)]
     points = zip(frame["cost"] * signs[0], frame["mean"] * signs[1], strict=True)
     frame["front"] = front(list(points))
     return frame

@@ -89,7 +89,7 @@ def _costs(run: Run) -> list[str]:
 
 def _sign(run: Run) -> int:
     """What turns an accuracy into a number of which smaller is better."""
-    return 1 if metric(run.study.accuracy).direction == "minimize" else -1
+    return -metric(run.study.accuracy).sign
 
 
 def _row(run: Run, arm: Arm) -> dict[str, Any]:

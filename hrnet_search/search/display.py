@@ -130,7 +130,7 @@ class Display:
     def _keep_best(self, result: Result) -> None:
         value = result.value(self.metric.key)
         best = self.best.value(self.metric.key) if self.best else None
-        sign = 1 if self.metric.direction == "maximize" else -1
+        sign = self.metric.sign
         if value is not None and (best is None or sign * value > sign * best):
             self.best = result
 

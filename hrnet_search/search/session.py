@@ -225,7 +225,7 @@ def _earlier_seconds(ledger: Ledger) -> float:
 
 def _best(study: Study, results: Iterable[Result]) -> dict[str, Any] | None:
     shown = METRICS[study.accuracy]
-    sign = 1 if shown.direction == "maximize" else -1
+    sign = shown.sign
     values = [
         (value, r)
         for r in results
@@ -251,7 +251,7 @@ def front_of(study: Study, results: Iterable[Result]) -> tuple[int, float | None
             networks.setdefault(result.key, []).append(values)
     if not networks:
         return 0, None
-    signs = [1 if METRICS[key].direction == "minimize" else -1 for key in keys]
+    signs = [-METRICS[key].sign for key in keys]
     points = [
         [
             sign * mean_and_deviation(column)[0]
