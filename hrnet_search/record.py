@@ -135,9 +135,14 @@ def _which(results: dict[int, Result]) -> str:
     """Which trials there are, as a rule."""
     if not results:
         return "no trial has ended yet"
-    low, high = min(results), max(results)
-    gaps = "" if len(results) == high - low + 1 else ", with gaps"
-    return f"is no trial that has ended; there are {low} to {high}{gaps}"
+    return f"is no trial that has ended; {there_are(results)}"
+
+
+def there_are(trials: Collection[int]) -> str:
+    """As in "there are 0 to 12, with gaps": a list of thousands would fill the screen."""
+    low, high = min(trials), max(trials)
+    gaps = "" if len(trials) == high - low + 1 else ", with gaps"
+    return f"there are {low} to {high}{gaps}" if low < high else f"there is {low}"
 
 
 def _check_comparable(result: Result, place: Path) -> None:

@@ -788,7 +788,7 @@ def test_the_clean_process_finds_what_this_one_finds(
 def test_a_trial_that_does_not_exist_is_named_with_those_that_do(
     pose_run: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"--trial: 7: .*those are 0"):
+    with pytest.raises(InputError, match=r"--trial: 7: .*there is 0"):
         export_winner(pose_run, tmp_path, trial=7)
 
 

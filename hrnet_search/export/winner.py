@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..record import there_are
 from ..result import METRICS, Result
 from ..rivals import RIVAL_KNOB
 from ..study import Study
@@ -44,21 +45,23 @@ def pick(run: Path, study: Study, trial: int | None) -> Result | None:
     Raises:
         InputError: There is no such trial, or it is of no HRNet.
     """
-    files = sorted((run / "trials").glob("*/result.json"))
-    results = [Result.read(file) for file in files]
     if trial is None:
-        return choose_winner(results, study.accuracy)
-    for result in results:
-        if result.trial == trial and result.state == "complete":
-            if RIVAL_KNOB in result.arch:
-                rule = (
-                    f"trained {result.arm}, which its own library saves; only HRNets are exported"
-                )
-                raise InputError(rule, file=run, key="--trial", value=trial)
-            return result
-    complete = ", ".join(str(r.trial) for r in results if r.state == "complete")
-    rule = f"is not a complete trial of this study (those are {complete or 'none'})"
-    raise InputError(rule, file=run, key="--trial", value=trial)
+        return choose_winner(_results(run), study.accuracy)
+    file = run / "trials" / f"{trial:05d}" / "result.json"
+    result = Result.read(file) if file.exists() else None
+    if result is None or result.state != "complete":
+        complete = [other.trial for other in _results(run) if other.state == "complete"]
+        those = there_are(complete) if complete else "there is none"
+        rule = f"is not a complete trial of this study; {those}"
+        raise InputError(rule, file=run, key="--trial", value=trial)
+    if RIVAL_KNOB in result.arch:
+        rule = f"trained {result.arm}, which its own library saves; only HRNets are exported"
+        raise InputError(rule, file=run, key="--trial", value=trial)
+    return result
+
+
+def _results(run: Path) -> list[Result]:
+    return [Result.read(file) for file in sorted((run / "trials").glob("*/result.json"))]
 
 
 def front_trials(run: Path) -> tuple[list[int], list[str]]:
