@@ -26,7 +26,7 @@ from hrnet_search.detectors import Detector, HRPyramid, build_detector
 from hrnet_search.errors import InputError
 from hrnet_search.export import check_again, choose_winner, export_winner, formats, front_trials
 from hrnet_search.export import folder as module
-from hrnet_search.export.again import measure_graph
+from hrnet_search.export.again import PLAIN, measure_graph, source_network
 from hrnet_search.export.card import card as card_of
 from hrnet_search.export.runtime import InOnnxRuntime
 from hrnet_search.export.verify import differences, run_alone
@@ -1109,10 +1109,12 @@ def test_int8_is_calibrated_on_training_images_and_its_loss_is_in_the_card(
         assert types[weight.input[0]] == onnx.TensorProto.INT8
     checks = json.loads((folder / "checks.json").read_text())["formats"]["model-int8.onnx"]
     assert checks["metrics"] == measure_graph(folder / "model-int8.onnx", task)
-    record = Result.read(run / "trials" / "00000" / "result.json").metrics["top1"]
-    top1 = checks["metrics"]["top1"]
-    row = f"| Top-1 | {100 * top1:.1f} | {100 * record:.1f} | {top1 - record:+.2g} |"
-    assert row in (folder / "README.md").read_text()
+    assert checks["float32"] == evaluate(source_network(folder), task, PLAIN)
+    top1, whole = checks["metrics"]["top1"], checks["float32"]["top1"]
+    row = f"| Top-1 | {100 * top1:.1f} | {100 * whole:.1f} | {top1 - whole:+.2g} |"
+    text = (folder / "README.md").read_text()
+    assert "| figure | `model-int8.onnx` | in float32 | difference |" in text
+    assert row in text
     assert export_winner(run, tmp_path, formats=frozenset({"int8"})) == folder
 
 
@@ -1312,7 +1314,7 @@ def test_what_is_checked_is_the_trial_of_the_folder(
 ROW = {"file": "model.onnx", "size": [32, 32], "output": "joints", "most": 0.0, "share": 0.0}
 GRAPH = {
     **{"sha256": "0", "varies": {"batch": 1}, "outputs": ["joints"], "differences": [ROW]},
-    "metrics": {},
+    **{"metrics": {}, "float32": {}},
 }
 
 

@@ -143,25 +143,32 @@ would have failed{_quantised(formats)}.
 | file | size | output | greatest difference | share of the output's range |
 |---|---|---|---|---|
 {chr(10).join(_difference(row) for row in rows)}
-{"".join(_scored(file, about["metrics"], result) for file, about in formats.items())}
+{"".join(_scored(file, about, result) for file, about in formats.items())}
 """
 
 
-def _scored(file: str, metrics: Mapping[str, float], result: Result) -> str:
-    """What a graph scored on the validation data, beside the record; empty if nobody measured."""
-    if not metrics:
+def _scored(file: str, about: Mapping[str, Any], result: Result) -> str:
+    """What a graph scored on the validation data; empty if nobody measured.
+
+    Integers are set beside the network in float32, other graphs beside the record.
+    """
+    found, beside = about["metrics"], about["float32"] or result.metrics
+    if not found:
         return ""
-    known = [(METRICS[f"metrics.{name}"], name) for name in result.metrics if name in metrics]
+    precision = result.environment.get("precision", "unknown precision")
+    title = "in float32" if about["float32"] else f"the trial's record ({precision})"
     rows = [
-        f"| {m.title} | {m.show(metrics[name])} | {m.show(result.metrics[name])} "
-        f"| {metrics[name] - result.metrics[name]:+.2g} |\n"
-        for m, name in known
+        f"| {METRICS[f'metrics.{name}'].title} "
+        + "".join(f"| {METRICS[f'metrics.{name}'].show(each[name])} " for each in (found, beside))
+        + f"| {found[name] - beside[name]:+.2g} |\n"
+        for name in result.metrics
+        if name in found and name in beside
     ]
     return f"""
 `{file}` was evaluated in ONNX Runtime, on one thread, on all of the study's validation data.
 The difference is of the metric as a fraction.
 
-| figure | `{file}` | the trial's record | difference |
+| figure | `{file}` | {title} | difference |
 |---|---|---|---|
 {"".join(rows)}"""
 

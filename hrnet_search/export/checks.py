@@ -34,6 +34,7 @@ class _Graph(_Exact):
     outputs: list[str]
     differences: Annotated[list[_Difference], Field(min_length=1)]
     metrics: dict[str, FiniteFloat]  # measured with the file
+    float32: dict[str, FiniteFloat]  # of the network, where the file rounds
 
     @field_validator("varies")
     @classmethod

@@ -32,8 +32,9 @@ from ..result import Result
 from ..study import Study, load_study
 from ..tasks import load_task, prepare
 from ..tasks.base import Task, normalise
+from ..training import evaluate
 from ..weights import load_weights
-from .again import Measured, measure_again, measure_graph, preparing
+from .again import PLAIN, Measured, measure_again, measure_graph, preparing
 from .card import card
 from .checks import NOTHING, is_checks
 from .examples import SHOWN, draw_predictions
@@ -192,6 +193,8 @@ def _fill(
     if (int8 := FILES["int8"]) in found:
         on_step(f"Evaluating {int8}")
         found[int8]["metrics"] = _metrics_of(folder / int8, task)
+        on_step("Evaluating the network in float32")
+        found[int8]["float32"] = evaluate(model, task, PLAIN)
     checks = {"files": files, "formats": found, "metrics": metrics}
     write_json(folder / CHECKS, checks)
     (folder / CARD).write_text(card(study, result, task.head, checks))

@@ -146,6 +146,7 @@ def write_formats(
             "varies": {name: 1 if name == "batch" else least for name, least, _ in graph.bounds()},
             "outputs": outputs,
             "metrics": {},
+            "float32": {},
         }
     return about
 
