@@ -325,8 +325,8 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         return DONE
     status, is_over = _train(study, options, given, fresh=options.fresh)
     if is_over and not study.search.is_grid:
-        words = shlex.join(["hrnet-search", "baselines", *given[1:]])
-        print(f"To set it against random search and plain scaling:  {words}")
+        command = _repeats(["baselines", *given[1:]])
+        print(f"To set it against random search and plain scaling:  {command}")
     return status
 
 
