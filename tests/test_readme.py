@@ -47,7 +47,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_readme_shows_every_command() -> None:
     shown = {"validate", "plan", "run", "report", "export", "profile", "tables", "predict", "draw"}
-    shown |= {"status", "list", "curves", "doctor", "replay"}
+    shown |= {"status", "list", "curves", "doctor", "replay", "baselines"}
     assert {words[1] for words in commands()} == shown
 
 
@@ -65,9 +65,10 @@ print("all of them")
 def test_the_readmes_commands_run_in_order_and_leave_what_it_promises(checkout: Path) -> None:
     given = [words[1:] for words in commands()]
     for arguments in given:
-        if arguments[0] in ("run", "plan") and "smoke" not in arguments[1]:
+        if arguments[0] in ("run", "plan", "baselines") and "smoke" not in arguments[1]:
             smaller = [*SMALLER, *(SMALLER_DRAWN if "camvid" not in arguments[1] else [])]
-            smaller += SMALLER_SEARCH if "search" in arguments[1] else []
+            is_search = any(name in arguments[1] for name in ("search", "pareto"))
+            smaller += SMALLER_SEARCH if is_search else []
             arguments += [part for value in smaller for part in ("--set", value)]
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL], input=json.dumps(given),
