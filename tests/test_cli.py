@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -233,7 +234,7 @@ def test_the_report_is_written_even_if_the_export_fails(
 ) -> None:
     done = []
 
-    def export_winner(run: Path, out: Path) -> Path:
+    def export_winner(run: Path, out: Path, warn: Callable[[str], None]) -> Path:
         done.append("export")
         raise error
 
@@ -276,7 +277,7 @@ def test_no_winner_is_named_where_nothing_was_learnt(
     headline: str,
     title: str,
 ) -> None:
-    monkeypatch.setattr(export, "export_winner", lambda run, out: out / "winner")
+    monkeypatch.setattr(export, "export_winner", lambda run, out, warn: out / "winner")
     monkeypatch.setattr(report, "write_report", lambda run, out: out / "index.html")
     study = load_study(SMOKE)
     (tmp_path / "study.yaml").write_text(dump_study(study))

@@ -598,7 +598,7 @@ def test_every_key_that_is_needed_is_asked_for(
         ("arch.json", {"detector": {"num_classes": 3}}, "arch.json: detector.framework: is miss"),
         ("arch.json", {"framework": "yolo"}, "detector.framework: 'yolo': must be one of"),
         ("arch.json", {"framework": ["fcos"]}, "detector.framework: ['fcos']: must be one of"),
-        ("arch.json", {"framework": "fcos"}, "head: 'v2p': must be v2p_s2, which fcos stands on"),
+        ("arch.json", {"framework": "fcos"}, "detector.pyramid: 'v2p': must be v2p_s2 under fcos"),
         ("arch.json", {"hiden": 3}, "detector.hiden: unknown key; did you mean 'hidden'?"),
         ("arch.json", {"hidden": 0.5}, "detector.hidden: 0.5: must be a whole number"),
         ("arch.json", {"nms": "x"}, "detector.nms: 'x': must be a number of at least 0"),

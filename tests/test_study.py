@@ -636,6 +636,12 @@ def test_shipped_studies_are_named_as_their_file_and_say_how_to_run(file: Path) 
     assert f"hrnet-search run studies/{file.name}" in file.read_text()
 
 
+# Of a study that asks only part of the paper's table: the rows it is about.
+SOME_ROWS = {
+    "fusion_operator_camvid_long": {"bilinear downsampling", "strided convolution and sum"},
+}
+
+
 @pytest.mark.parametrize("file", SHIPPED_STUDIES, ids=lambda file: file.name)
 def test_shipped_studies_of_the_paper_have_its_rows_as_arms(file: Path) -> None:
     study = load_study(file)
@@ -646,10 +652,13 @@ def test_shipped_studies_of_the_paper_have_its_rows_as_arms(file: Path) -> None:
     assert table.columns[column][0] == study.accuracy
     arms = [params for params in study.arms() if not study.is_copy(params)]
     given = [told_by(study, params) for params in arms]
-    assert [table.row(one) for one in given] == list(table.rows)
-    papers = max(table.rows, key=lambda row: row.values.get(column, 0))
+    some = SOME_ROWS.get(study.name, {row.label for row in table.rows})
+    rows = [row for row in table.rows if row.label in some]
+    assert len(rows) == len(some)
+    assert [table.row(one) for one in given] == rows
+    papers = max(rows, key=lambda row: row.values.get(column, 0))
     names = [study.arm(params) for params in arms]
-    wanted = [names[table.rows.index(papers)]]
+    wanted = [names[rows.index(papers)]]
     if study.match:  # to the dearest, whatever it is: a narrowed network may be too narrow
         dearest = max(arms, key=lambda params: study.costs(params)[study.cost])
         wanted.append(study.arm(dearest))
