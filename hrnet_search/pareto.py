@@ -1,5 +1,6 @@
 """Which points no other beats, and how much they cover; smaller is better in every coordinate."""
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,6 +56,28 @@ def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -
     steps = inside[_sweep(inside)]  # to the right and down
     above = np.concatenate([corner[1:], steps[:-1, 1]])
     return float(((corner[0] - steps[:, 0]) * (above - steps[:, 1])).sum())
+
+
+def hypervolumes(points: Sequence[Sequence[float]], reference: Sequence[float]) -> list[float]:
+    """The `hypervolume` of the first point, of the first two, and so on, as points come in.
+
+    Each takes the time of the front so far, not of all points before it.
+
+    Args:
+        points: N points of one or two coordinates, in the order in which they were found.
+        reference: As of `hypervolume`.
+    """
+    corner, volume = tuple(reference), 0.0
+    kept: list[tuple[float, ...]] = []
+    found = []
+    for point in map(tuple, points):
+        is_beaten = any(all(map(operator.le, other, point)) for other in kept)
+        if not is_beaten and all(map(operator.lt, point, corner)):
+            kept = [other for other in kept if not all(map(operator.le, point, other))]
+            kept.append(point)
+            volume = hypervolume(kept, reference)
+        found.append(volume)
+    return found
 
 
 def _array(points: Sequence[Sequence[float]]) -> Array:

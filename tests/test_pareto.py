@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
-from hrnet_search.pareto import front, hypervolume
+from hrnet_search.pareto import front, hypervolume, hypervolumes
 
 
 def clouds(dimensions, most=12):
@@ -72,6 +72,17 @@ def test_front_of_many_points():
 )
 def test_hypervolume(points, reference, expected):
     assert hypervolume(points, reference) == expected
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_hypervolumes_are_those_of_the_first_points(dimensions):
+    @given(clouds(dimensions))
+    def check(points):
+        corner = [2.0] * dimensions
+        expected = [hypervolume(points[: n + 1], corner) for n in range(len(points))]
+        assert hypervolumes(points, corner) == expected
+
+    check()
 
 
 @given(clouds(2))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..pareto import front, hypervolume
+from ..pareto import front, hypervolume, hypervolumes
 from ..result import count, joined, metric
 from ..search.baselines import RANDOM, SCALING
 from . import search
@@ -76,10 +76,10 @@ def _shares(runs: Runs, frame: pd.DataFrame) -> dict[str, list[tuple[float, floa
     whole, found = hypervolume(points.tolist(), reference), {}
     for study in runs:
         own = frame[frame["study"] == study].sort_values("hours")
-        ordered = points[own.index]
+        volumes = hypervolumes(points[own.index].tolist(), reference)
         found[study] = [
-            (hours, hypervolume(ordered[: place + 1].tolist(), reference) / whole)
-            for place, hours in enumerate(own["hours"])
+            (hours, volume / whole)
+            for hours, volume in zip(own["hours"], volumes, strict=True)
             if whole
         ]
     return found

@@ -20,11 +20,10 @@ from plotly.offline import get_plotlyjs
 
 from ..comparisons import looks
 from ..files import read_json, write_atomic, write_json
+from ..portable import portable_environment, portable_study
 from ..ranks import DRAWS
-from ..reading import PATHS, at, setting_of
 from ..result import Result, joined, metric
-from ..settings import Files
-from ..study import Study, dump_study
+from ..study import dump_study
 from . import (
     coordinates,
     fidelity,
@@ -67,7 +66,7 @@ def write_report(
         InputError: The study is missing or not valid.
     """
     read = read_run(run)
-    write_atomic(out / "study.yaml", dump_study(_portable(read.study)))
+    write_atomic(out / "study.yaml", dump_study(portable_study(read.study)))
     if read.environment:
         write_json(out / "environment.json", _replayed(read))
     if state := read.status.get("state"):  # of a search: whether further networks are to come
@@ -184,7 +183,7 @@ def _studies_content(found: studies.Together, out: Path) -> dict[str, Any]:
     first = found.runs[found.first].study
     names = shlex.join(found.runs)
     data = fronts.fronts_data(found.runs)
-    settings = {s: _portable(r.study).model_dump(mode="json") for s, r in found.runs.items()}
+    settings = {s: portable_study(r.study).model_dump(mode="json") for s, r in found.runs.items()}
     beside = [study for study in found.runs if (out.parent / study / "index.html").exists()]
     drawn = studies.drawn(found)
     return {
@@ -381,6 +380,7 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
     """What the pages of grids and searches share."""
     shown, winner = metric(run.study.accuracy), _winner(run, out)
     orders = speed.orders(run)
+    environment = portable_environment(run.environment)
     return {
         "study": run.study,
         "names": run.study.name,
@@ -390,9 +390,9 @@ def _content(run: Run, out: Path) -> dict[str, Any]:
         "strays": run.strays,
         "metric": shown,
         "cost": metric(run.study.cost),
-        "yaml": dump_study(_portable(run.study)),
+        "yaml": dump_study(portable_study(run.study)),
         "has_environment": bool(run.environment),
-        "command": _command(run.environment.get("command") or "hrnet-search run study.yaml"),
+        "command": environment.get("command") or "hrnet-search run study.yaml",
         "given_command": "command" in run.environment,
         "winner": _winner_commands(run, winner) if winner else None,
         "winner_finds": _winner_finds(out) if winner else [],
@@ -515,7 +515,7 @@ def _search_figures(run: Run, data: pd.DataFrame, shown: networks.Networks) -> d
 def _settings(run: Run) -> dict[str, tables.TextTable]:
     return {
         "training": tables.settings_table(_training(run)),
-        "environment": tables.settings_table(_environment(run)),
+        "environment": tables.settings_table(portable_environment(run.environment)),
     }
 
 
@@ -529,58 +529,13 @@ def _tables(run: Run) -> dict[str, tables.TextTable]:
     }
 
 
-def _portable(study: Study) -> Study:
-    """The study without the paths that led to its files here."""
-    update: dict[str, Any] = {
-        "scales": {name: _without_paths(changes) for name, changes in study.scales.items()},
-        "variants": {name: _without_paths(changes) for name, changes in study.variants.items()},
-    }
-    if isinstance(study.data, Files):
-        root = Path(study.data.root).name
-        update["data"] = study.data.model_copy(update={"root": root})
-    if study.train.pretrained:
-        name = Path(study.train.pretrained).name
-        update["train"] = study.train.model_copy(update={"pretrained": name})
-    return study.model_copy(update=update)
-
-
-def _without_paths(changes: dict[str, Any]) -> dict[str, Any]:
-    """What a scale or a variant changes, likewise."""
-    shown = dict(changes)
-    for section, key in PATHS:
-        if path := at(changes, section, key):
-            shown[section] = {**changes[section], key: Path(path).name}
-    return shown
-
-
-def _environment(run: Run) -> dict[str, Any]:
-    """The run's environment without names of this machine: reports are sent to others."""
-    return _without_folder({k: v for k, v in run.environment.items() if k != "host"})
-
-
-def _without_folder(environment: dict[str, Any]) -> dict[str, Any]:
-    """Without where the data lies, that of each variant likewise."""
-    shown = dict(environment)
-    if isinstance(shown.get("data"), dict):
-        shown["data"] = {k: v for k, v in shown["data"].items() if k != "folder"}
-    if isinstance(shown.get("variants"), dict):
-        shown["variants"] = {k: _without_folder(v) for k, v in shown["variants"].items()}
-    return shown
-
-
-def _command(given: str) -> str:
-    """A command line with the last name alone of folders, as in `_portable`."""
-    words = shlex.split(given)
-    for place, word in enumerate(words):
-        key, equals, value = word.partition("=")
-        if equals and setting_of(key) in map(".".join, PATHS):
-            words[place] = f"{key}={Path(value).name}"
-    return shlex.join(words)
-
-
 def _replayed(run: Run) -> dict[str, Any]:
     """What a replay asks of the environment; a command may name folders of this machine."""
-    return {name: value for name, value in _environment(run).items() if name != "command"}
+    return {
+        name: value
+        for name, value in portable_environment(run.environment).items()
+        if name != "command"
+    }
 
 
 def _figures(run: Run, shown: networks.Networks) -> dict[str, Any]:
@@ -613,7 +568,7 @@ def _training(run: Run) -> dict[str, Any]:
         for name in ("precision", "memory_format")
         if name in run.environment
     }
-    portable = _portable(study)
+    portable = portable_study(study)
     variants = {"variants": portable.variants} if study.variants else {}
     return settings | {"train": portable.train.model_dump() | chosen} | variants
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..pareto import front, hypervolume
+from ..pareto import front, hypervolumes
 from ..result import CAUSES, METRICS, count, metric
 from .figures import (
     COLOURS,
@@ -284,9 +284,8 @@ def _volumes(values: np.ndarray[Any, Any], places: np.ndarray[Any, Any]) -> list
     """The hypervolume of the first so many points each, as a share of the last."""
     if not len(values):
         return []
-    reference = reference_point(values)
-    found = [hypervolume(values[:place].tolist(), reference) for place in places]
-    return [volume / found[-1] if found[-1] else np.nan for volume in found]
+    found = np.array(hypervolumes(values.tolist(), reference_point(values)))
+    return [volume / found[-1] if found[-1] else np.nan for volume in found[places - 1]]
 
 
 def reference_point(values: np.ndarray[Any, Any]) -> list[float]:
