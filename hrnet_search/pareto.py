@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+MARGIN = 0.1  # how far beyond the worst values a hypervolume's reference lies
+
 Array = npt.NDArray[np.float64]
 
 
@@ -78,6 +80,12 @@ def hypervolumes(points: Sequence[Sequence[float]], reference: Sequence[float]) 
             volume = hypervolume(kept, reference)
         found.append(volume)
     return found
+
+
+def reference_point(points: Sequence[Sequence[float]] | Array) -> list[float]:
+    """A tenth (`MARGIN`) beyond the worst of each coordinate of some points; at least one."""
+    worst = np.asarray(points, dtype=np.float64).max(axis=0)
+    return [float(value) for value in worst + MARGIN * np.abs(worst)]
 
 
 def _array(points: Sequence[Sequence[float]]) -> Array:

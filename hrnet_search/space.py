@@ -174,6 +174,21 @@ class Space(Strict):
         while True:
             yield {name: rng.choice(values) for name, values in knobs.items()}
 
+    def neighbours(self, params: dict[str, Value]) -> Iterator[dict[str, Value]]:
+        """The combinations that differ in one knob: by a step where its values are in order.
+
+        In order are ranges, and choices that are numbers rising or falling; of others each value is
+        next to each. Two neighbours may build the same network.
+        """
+        for name, knob in self.vary.items():
+            values = knob.values()
+            place = values.index(params[name])
+            if _in_order(values):
+                near = values[max(place - 1, 0) : place] + values[place + 1 : place + 2]
+            else:
+                near = values[:place] + values[place + 1 :]
+            yield from ({**params, name: value} for value in near)
+
     @property
     def size(self) -> int:
         """Number of combinations."""
@@ -217,6 +232,12 @@ class Space(Strict):
         if len(texts) == 1 and isinstance(next(iter(self.vary.values())), Arms):
             return next(iter(texts.values()))
         return ", ".join(f"{name}={text}" for name, text in texts.items())
+
+
+def _in_order(values: list[Value]) -> bool:
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        return False
+    return values in (sorted(values), sorted(values, reverse=True))
 
 
 def _settings(name: str, knob: Choices | Range | Arms, value: Value) -> Settings:

@@ -8,6 +8,7 @@ import copy
 import json
 import random
 import re
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from hrnet_search.cli import main
-from hrnet_search.strategy import Search
+from hrnet_search.strategy import Sampler, Search
 
 ROOT = Path(__file__).parents[1]
 SEARCH = """\
@@ -58,7 +59,8 @@ search:
 SHIPPED = sorted([*ROOT.glob("studies/**/*.yaml"), *ROOT.glob("spaces/*.yaml")])
 SEEDS = {file: file.read_text() for file in SHIPPED} | {
     ROOT / "studies" / f"search_{sampler}.yaml": SEARCH.replace("tpe", sampler)
-    for sampler in ("random", "qmc", "tpe", "gp", "nsga2", "nsga3")
+    for sampler in typing.get_args(Sampler)
+    if sampler != "grid"
 }
 HUGE = 10**400
 VALUES: list[Any] = [

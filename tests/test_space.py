@@ -67,6 +67,40 @@ def test_a_range_holds_every_step_up_to_high(low: int, length: int, step: int) -
     assert {b - a for a, b in pairwise(values)} <= {step}
 
 
+def test_neighbours_are_a_step_away_in_one_knob() -> None:
+    """Counted by hand: up to two of a knob in order, all others of one that is not."""
+    made = space(
+        {
+            "width": {"low": 4, "high": 10, "step": 2},
+            "num_blocks": {"choices": [4, 2, 1]},
+            "stage1_width": {"choices": [8, 64, 16]},
+            "final": {"choices": [True, False]},
+            "fusion": {"arms": {"a": {"fuse": "sum"}, "b": {"fuse": "multiply"}}},
+        }
+    )
+    here = {"width": 4, "num_blocks": 2, "stage1_width": 8, "final": True, "fusion": "a"}
+    found = [
+        [(name, value) for name, value in params.items() if value != here[name]]
+        for params in made.neighbours(here)
+    ]
+    assert found == [
+        [("width", 6)],
+        *([("num_blocks", 4)], [("num_blocks", 1)]),
+        *([("stage1_width", 64)], [("stage1_width", 16)]),
+        [("final", False)],
+        [("fusion", "b")],
+    ]
+
+
+@given(st.data())
+def test_neighbours_are_mutual(data: st.DataObject) -> None:
+    made = load_space(Path(__file__).parents[1] / "spaces" / "search_tiny.yaml")
+    here = {name: data.draw(st.sampled_from(knob.values())) for name, knob in made.vary.items()}
+    for there in made.neighbours(here):
+        assert sum(there[name] != value for name, value in here.items()) == 1
+        assert here in list(made.neighbours(there))
+
+
 def test_of_combinations_that_build_the_same_network_the_first_is_kept() -> None:
     # Without a third stage there is nothing between stages, and one module has no inside.
     spaces = space(

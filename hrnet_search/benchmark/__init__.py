@@ -28,7 +28,7 @@ from ..study import Study, dump_study, load_study
 
 FOLDER = Path(__file__).parent
 DIGITS = 5  # significant ones kept of the losses, of which there are dozens for each training
-SCRATCH = "benchmark_"  # what the names of its studies begin with
+PREFIX = "benchmark_"  # what the names of its studies begin with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +120,18 @@ class Table:
 
     def frame(self) -> pd.DataFrame:
         """A row for each training: key, seed, state, knobs, costs, final metrics, seconds."""
-        return pd.json_normalize(
+        groups = ("params", "profile", "metrics")
+        return pd.DataFrame(
             [
-                {
-                    "key": result.key,
-                    "seed": result.seed,
-                    "state": result.state,
-                    "params": result.params,
-                    "profile": result.profile,
-                    "metrics": result.metrics,
-                    "seconds": result.seconds,
+                {"key": result.key, "seed": result.seed, "state": result.state}
+                | {
+                    f"{group}.{name}": value
+                    for group in groups
+                    for name, value in getattr(result, group).items()
                 }
+                | {"seconds": result.seconds}
                 for result in self.results
-            ],
-            max_level=1,
+            ]
         )
 
     def curves(self) -> pd.DataFrame:
@@ -220,7 +218,7 @@ def _short(error: Mapping[str, str] | None) -> dict[str, str] | None:
 
 def main() -> None:
     run = Path(sys.argv[1])
-    table = pack(run, FOLDER / run.name.removeprefix(SCRATCH))
+    table = pack(run, FOLDER / run.name.removeprefix(PREFIX))
     print(f"{len(table.results)} trainings of {len(table.networks)} networks in {FOLDER}")
 
 

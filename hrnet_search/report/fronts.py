@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..pareto import front, hypervolume, hypervolumes
+from ..pareto import front, hypervolume, hypervolumes, reference_point
 from ..result import count, joined, metric
 from ..search.baselines import RANDOM, SCALING
 from . import search
@@ -72,7 +72,7 @@ def _shares(runs: Runs, frame: pd.DataFrame) -> dict[str, list[tuple[float, floa
     points = _points(runs, frame)
     if not len(points):
         return {}
-    reference = search.reference_point(points)
+    reference = reference_point(points)
     whole, found = hypervolume(points.tolist(), reference), {}
     for study in runs:
         own = frame[frame["study"] == study].sort_values("hours")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..pareto import front, hypervolumes
+from ..pareto import front, hypervolumes, reference_point
 from ..result import CAUSES, METRICS, count, metric
 from .figures import (
     COLOURS,
@@ -39,7 +39,6 @@ FRONT_ROWS, BEST_ROWS = 100, 20  # networks that are listed unfolded
 MAX_ROWS = 500  # of a folded list; the files hold all
 MAX_FAINT = 100  # networks of a kind among the learning curves
 MAX_POINTS = 200  # of a curve over trials
-MARGIN = 0.1  # how far beyond the worst values the hypervolume's reference lies
 COSTS = ("profile.params", "profile.macs", "profile.latency")
 SAMPLERS = {
     "random": "random sampling",
@@ -48,6 +47,8 @@ SAMPLERS = {
     "gp": "a Gaussian process",
     "nsga2": "evolution (NSGA-II)",
     "nsga3": "evolution (NSGA-III)",
+    "local": "local search",
+    "evolution": "regularised evolution",
 }
 SCHEDULERS = {"asha": "ASHA", "hyperband": "Hyperband", "median": "the median rule"}
 
@@ -262,8 +263,8 @@ FEW_TRIALS = 10  # each has a mark on its axis
 def growth_data(run: Run, data: pd.DataFrame) -> pd.DataFrame:
     """Trials that had ended, the best accuracy by then, and the hypervolume as a share of the last.
 
-    A network counts from the end of its last training on. The reference of the hypervolume lies a
-    tenth (`MARGIN`) beyond the worst cost and accuracy compared. At most `MAX_POINTS` rows, and a
+    A network counts from the end of its last training on. The reference of the hypervolume is the
+    `reference_point` of the costs and accuracies compared. At most `MAX_POINTS` rows, and a
     hypervolume only where the study has two objectives.
     """
     in_time = sorted(run.results, key=lambda result: (result.ended, result.trial))
@@ -286,12 +287,6 @@ def _volumes(values: np.ndarray[Any, Any], places: np.ndarray[Any, Any]) -> list
         return []
     found = np.array(hypervolumes(values.tolist(), reference_point(values)))
     return [volume / found[-1] if found[-1] else np.nan for volume in found[places - 1]]
-
-
-def reference_point(values: np.ndarray[Any, Any]) -> list[float]:
-    """A tenth (`MARGIN`) beyond the worst of each column, of which smaller is better."""
-    worst = values.max(axis=0)
-    return [float(value) for value in worst + MARGIN * np.abs(worst)]
 
 
 def growth_figures(run: Run, data: pd.DataFrame) -> dict[str, go.Figure | None]:

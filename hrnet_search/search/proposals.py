@@ -23,13 +23,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ..arch import ArchSpec
 from ..result import METRICS
 from ..space import MAX_GRID, Value
-from ..strategy import Search
 from ..study import Study
+from .neighbours import Neighbours
 from .storage import decoded_params, distributions, encoded_params, open_networks
 
 PATIENCE = 20  # proposals in a row that are nothing new, before one is drawn at random
 DRAWS = 1000  # at random from a space too large to go through, before the search ends
-STARTUP = 10  # networks at random before TPE and GP make a model (Optuna's default)
+STARTUP = 10  # networks at random before any are made of others (Optuna's default)
 
 Fate = Literal["new", "duplicate", "infeasible"]
 Measure = Callable[[ArchSpec], Mapping[str, float]]
@@ -55,7 +55,7 @@ class Proposals:
     """The sampler of a study that is a search, with all that it has proposed and was told.
 
     Args:
-        file: `study.db`.
+        file: `study.db`; None keeps the proposals in memory alone.
         study: The study.
         measure: Network -> its profile, measured or looked up.
 
@@ -65,7 +65,7 @@ class Proposals:
         dropped: What was wrong with entries of `search.start`.
     """
 
-    def __init__(self, file: Path, study: Study, measure: Measure) -> None:
+    def __init__(self, file: Path | None, study: Study, measure: Measure) -> None:
         self.study, self.measure = study, measure
         self.kept: dict[int, Proposal] = {}
         self.ended = ""
@@ -159,7 +159,7 @@ class Proposals:
             params = start[number]
         if params is not None:
             self._sampler.enqueue_trial(encoded_params(params))
-        self._sampler.sampler = _sampler(self.study.search, number)
+        self._sampler.sampler = _sampler(self.study, number)
         trial = self._sampler.ask(self._distributions)
         self._keep_parents()
         return trial
@@ -291,8 +291,9 @@ class Sequence(optuna.samplers.QMCSampler):
         return self.number
 
 
-def _sampler(search: Search, number: int) -> BaseSampler:
+def _sampler(study: Study, number: int) -> BaseSampler:
     """A sampler whose random numbers depend on the search's seed and the proposal's number."""
+    search = study.search
     seed = random.Random(f"{search.seed}:{number}").getrandbits(31)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -307,6 +308,8 @@ def _sampler(search: Search, number: int) -> BaseSampler:
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
         if search.sampler == "qmc":  # one sequence, so one seed
             return Sequence(number, seed=search.seed)
+        if search.sampler in ("local", "evolution"):
+            return Neighbours(study, search.sampler, seed=seed, startup=STARTUP)
         kinds = {
             "random": optuna.samplers.RandomSampler,
             "nsga2": optuna.samplers.NSGAIISampler,

@@ -30,8 +30,8 @@ def open_trainings(file: Path, study: Study) -> optuna.Study:
     return _open(file, study.name, (study.accuracy, study.cost))
 
 
-def open_networks(file: Path, study: Study) -> optuna.Study:
-    """The Optuna study of the proposals; made if it is not there."""
+def open_networks(file: Path | None, study: Study) -> optuna.Study:
+    """The Optuna study of the proposals; made if it is not there, without a file in memory."""
     return _open(file, f"{study.name}/networks", study.goals)
 
 
@@ -59,9 +59,9 @@ def is_sound(file: Path) -> bool:
         return False
 
 
-def _open(file: Path, name: str, goals: Sequence[str]) -> optuna.Study:
+def _open(file: Path | None, name: str, goals: Sequence[str]) -> optuna.Study:
     opened = optuna.create_study(
-        storage=f"sqlite:///{file}",
+        storage=f"sqlite:///{file}" if file else None,
         sampler=optuna.samplers.RandomSampler(seed=0),  # asked nothing: `Proposals` has its own
         study_name=name,
         directions=[METRICS[key].direction for key in goals],

@@ -1,5 +1,6 @@
 """What samplers propose: nothing infeasible, nothing twice, and the same after interruptions."""
 
+import typing
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from searching import SMALL, full_space, networks, score, searching, told, unmea
 from hrnet_search.arch import ArchSpec
 from hrnet_search.result import closed_form
 from hrnet_search.search.proposals import DRAWS, Proposal, Proposals
+from hrnet_search.strategy import Sampler
 from hrnet_search.study import Study
 
-SAMPLERS = ("random", "qmc", "tpe", "gp", "nsga2", "nsga3")
+SAMPLERS = [sampler for sampler in typing.get_args(Sampler) if sampler != "grid"]
 
 
 def take(proposals: Proposals, count: int) -> list[Proposal]:
