@@ -2,10 +2,11 @@
 
     python benchmarks/samplers.py [pose] [--repetitions 200] [--networks 30]
 
-Every sampler searches the same table so many times, as long as so many networks of its mean take to
-train. The peers are random search with the same training (each repetition is paired with its own)
-and the default network scaled: in width, and in width, blocks and modules. Hypervolume is a share of
-that of the whole table's front. Intervals are of 95 %: of shares Wilson's, of medians bootstrapped.
+Every sampler searches the same table so many times, as long as so many networks of its mean take
+to train. The peers are random search with the same training (each repetition is paired with its
+own) and the default network scaled: in width, and in width, blocks and modules. Hypervolume is a
+share of that of the whole table's front. Intervals are of 95 %: of shares Wilson's, of medians
+bootstrapped.
 """
 
 import argparse
