@@ -49,6 +49,7 @@ SAMPLERS = {
     "nsga3": "evolution (NSGA-III)",
     "local": "local search",
     "evolution": "regularised evolution",
+    "model": "a Gaussian process of accuracy, cost being known",
 }
 SCHEDULERS = {"asha": "ASHA", "hyperband": "Hyperband", "median": "the median rule"}
 
