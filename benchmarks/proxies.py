@@ -13,7 +13,6 @@ import argparse
 import csv
 import io
 import random
-import sys
 import time
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def main() -> None:
         scores = {key: {name: row[name] for name in (*SIZES, *SCORES)} for key, row in rows.items()}
         found = audit(table, scores, fitted=options.fitted, repetitions=options.repetitions)
     except InputError as error:
-        sys.exit(f"error: {error}")
+        parser.error(str(error))
     show(options.table, table, found, rows)
 
 
@@ -155,6 +154,7 @@ def show(name: str, table: Table, found: Audit, rows: dict[str, dict[str, float]
     ]
     print(pd.DataFrame(table_of_scores).to_markdown(index=False, disable_numparse=True))
     total = sum(seconds.values())
+    print("The gradients that snip and zico look at too are timed with grad_norm")
     print(f"All scores of a network: median {np.median(total):.2f} s, most {np.max(total):.2f} s")
     if not found.ensembles:
         print("Too few networks to try ensembles on")

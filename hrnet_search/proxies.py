@@ -10,6 +10,7 @@ kernels and sums, which are float64.
 """
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,16 @@ class Probe:
     loss: Loss
     batches: tuple[Batch, Batch]
     seed: int
+
+    @functools.cached_property
+    def first(self) -> dict[str, Tensor]:
+        """Gradients of the loss on the first batch, which three scores look at."""
+        return self.gradients(0)
+
+    def gradients(self, place: int) -> dict[str, Tensor]:
+        """Of the loss on a batch; dropout draws the same whatever was computed before."""
+        torch.manual_seed(self.seed)
+        return gradients(self.model, self.loss, self.batches[place])
 
 
 def probe(
@@ -307,17 +318,13 @@ def _total(output: Any) -> Tensor:
     return torch.stack([_total(part) for part in output]).sum()
 
 
-def _gradients(given: Probe, place: int = 0) -> dict[str, Tensor]:
-    return gradients(given.model, given.loss, given.batches[place])
-
-
-# Name -> the score. Each computes all that it needs, so that it can be timed.
+# Name -> the score. The first one that looks at gradients pays for them.
 SCORES: Mapping[str, Callable[[Probe], float]] = {
-    "grad_norm": lambda given: grad_norm(_gradients(given)),
-    "snip": lambda given: snip(given.model, _gradients(given)),
+    "grad_norm": lambda given: grad_norm(given.first),
+    "snip": lambda given: snip(given.model, given.first),
     "synflow": lambda given: synflow(given.model, given.batches[0][0][:1]),
     "naswot": lambda given: naswot(given.model, given.batches[0][0]),
     "jacov": lambda given: jacov(given.model, given.batches[0][0]),
     "zen": lambda given: zen(given.model, given.batches[0][0], seed=given.seed),
-    "zico": lambda given: zico([_gradients(given, place) for place in range(2)]),
+    "zico": lambda given: zico([given.first, given.gradients(1)]),
 }
