@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hrnet_search.arch import hrnet
 from hrnet_search.errors import InputError
-from hrnet_search.model import Network
+from hrnet_search.model import Network, build, init_weights
 from hrnet_search.model.init import init_layers
 from hrnet_search.proxies import (
     JACOV_K,
     SCORES,
     ZEN_STEP,
+    Probe,
     grad_norm,
     gradients,
     jacov,
@@ -229,6 +231,29 @@ def test_scores_leave_the_network_as_it_is(tiny_study: Study, task: Task) -> Non
         after = given.model.state_dict()
         assert all(torch.equal(value, after[key]) for key, value in before.items()), name
     assert all(parameter.grad is None for parameter in given.model.parameters())
+
+
+def total(output: Tensor | tuple[Tensor, ...], _: object) -> Tensor:
+    parts = output if isinstance(output, tuple) else (output,)
+    return torch.stack([part.square().mean() for part in parts]).sum()
+
+
+@pytest.mark.parametrize("head", ["v1h", "v2", "ocr", "cls"])
+def test_every_score_is_finite_with_every_kind_of_head(head: str) -> None:
+    """OCR puts out two maps, and drops channels at random: once and again the same."""
+    model = build(
+        hrnet(width=4, num_stages=3, num_modules=1, num_blocks=1), head=head, num_outputs=3
+    )
+    init_weights(model, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    first, second = ((torch.randn(4, 3, 32, 32, generator=generator), None) for _ in range(2))
+    found = [
+        {name: score(name, given) for name in names}
+        for names in (list(SCORES), list(SCORES)[::-1])
+        for given in [Probe(model, total, (first, second), 0)]
+    ]
+    assert all(math.isfinite(value) for value in found[0].values()), found[0]
+    assert found[0] == found[1]
 
 
 def test_gradients_are_of_the_studys_own_loss_and_batch(tiny_study: Study, task: Task) -> None:
