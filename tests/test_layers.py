@@ -22,12 +22,13 @@ LAYERS = (
     (
         *("joints", "labels", "views", "space", "settings", "reading", "study", "survey", "target"),
         *("matching", "result", "record", "stats", "ranks", "comparisons", "progress"),
-        *("strategy", "pareto", "status", "diagram"),
+        *("strategy", "pareto", "status", "diagram", "portable", "benchmark", "audit"),
     ),
     (
         *("model", "baselines", "detectors", "weights", "networks", "keypoints", "objects"),
         *("outputs", "folding"),
         *("drawing", "profiling", "costtables", "tasks", "training", "predict"),
+        "proxies",
     ),
     ("search",),
     ("report",),
@@ -51,6 +52,7 @@ HOMES = {
         "tasks",
         "training",
         "predict",
+        "proxies",
         "search.trial",
         "search.replay",
         "search.engine",
@@ -73,16 +75,16 @@ HOMES = {
     "packaging": ("doctor",),
     "plotly": ("report",),
     "kaleido": ("report",),
-    "pandas": ("report",),
+    "pandas": ("benchmark", "report"),
     "jinja2": ("report",),
     "pydantic": ("space", "settings", "reading", "strategy", "study", "export.checks"),
     "yaml": ("reading", "study", "search.ledger"),
     "rich": ("search", "cli", "progress"),
-    "scipy": ("stats", "ranks", "tasks"),
+    "scipy": ("stats", "ranks", "audit", "tasks"),
     "PIL": ("views", "keypoints", "objects", "drawing", "tasks", "predict", "export"),
     "safetensors": ("weights", "search.trial", "export"),
     "platformdirs": ("tasks.cache",),
-    "numpy": ("stats", "ranks", "pareto", "tasks", "search", "report", "export"),
+    "numpy": ("stats", "ranks", "pareto", "audit", "tasks", "search", "report", "export"),
 }
 TEMPLATES_MAY_IMPORT = {"torch", "PIL", "safetensors", "network"}
 
