@@ -5,98 +5,127 @@
 Every sampler searches the same table so many times, as long as so many networks of its mean take
 to train. The peers are random search with the same training (each repetition is paired with its
 own) and the default network scaled: in width, and in width, blocks and modules. Hypervolume is a
-share of that of the whole table's front. Intervals are of 95 %: of shares Wilson's, of medians
-bootstrapped.
+share of that of the whole table's front, judged by trainings that the search has not seen.
+
+How long a sampler takes to what random search ends with is a share of the training after which
+random search had it; searches go on to twice the training for that. Intervals are of 95 % over the
+repetitions: of shares Wilson's, ties left out, of medians bootstrapped.
 """
 
 import argparse
+import typing
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from rich.progress import track
 from scipy import stats
 
 from hrnet_search.benchmark import load, names
 from hrnet_search.search.simulation import Simulation, Trace
-from hrnet_search.strategy import Search
+from hrnet_search.strategy import Sampler, Search
+
+Array = npt.NDArray[np.float64]
 
 RANDOM = "random"
-SAMPLERS = (RANDOM, "qmc", "tpe", "nsga2", "local", "evolution", "gp")
+SAMPLERS = [sampler for sampler in typing.get_args(Sampler) if sampler not in ("grid", "gp")]
 SCALINGS = {"width": ["width"], "width and depth": ["width", "num_blocks", "num_modules"]}
 LEVEL = 0.95
+HORIZON = 2  # times the training, for whoever is slower than random search
 
 
-def share(won: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> str:
-    """How many of the repetitions, in percent."""
-    found = stats.binomtest(int(won.sum()), len(won))
+def share(mine: Array, other: Array) -> str:
+    """In how many repetitions, in percent, mine is more; of those in which they differ."""
+    differ = mine != other
+    if not differ.any():
+        return "the same"
+    found = stats.binomtest(int((mine > other).sum()), int(differ.sum()))
     low, high = found.proportion_ci(LEVEL, method="wilson")
-    return f"{100 * won.mean():.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    tied = f", {100 * (1 - differ.mean()):.0f} % tied" if not differ.all() else ""
+    return f"{100 * found.statistic:.0f} % [{100 * low:.0f}, {100 * high:.0f}]{tied}"
 
 
-def median(values: "np.ndarray[tuple[int], np.dtype[np.float64]]", *, scale: float = 1) -> str:
-    """The median; infinite values are above all others."""
+def median(values: Array, *, most: float = np.inf) -> str:
+    """The median; what is above the most that could be measured is told as such."""
+    given = np.minimum(values, 10 * most) if np.isfinite(most) else values
     found = stats.bootstrap(
-        (values,), np.median, confidence_level=LEVEL, method="percentile", rng=0
+        (given,), np.median, confidence_level=LEVEL, method="percentile", rng=0
     ).confidence_interval
-    low, mid, high = (scale * value for value in (found.low, np.median(values), found.high))
-    return f"{mid:.3g} [{low:.3g}, {high:.3g}]"
+
+    def shown(value: float) -> str:
+        return f"{value:.3g}" if value <= most else f"> {most:g}"
+
+    return f"{shown(float(np.median(given)))} [{shown(found.low)}, {shown(found.high)}]"
 
 
-def rows(
-    simulation: Simulation, samplers: list[str], *, repetitions: int, networks: int
-) -> pd.DataFrame:
-    """A row for each sampler and scaling."""
-    seconds = simulation.seconds(networks)
-    traces: dict[str, list[Trace]] = {}
-    for sampler in samplers:
-        settings = Search.model_validate({"sampler": sampler, "networks": networks * 100})
+def search_all(
+    simulation: Simulation, samplers: Sequence[str], *, repetitions: int, seconds: float
+) -> dict[str, list[Trace]]:
+    """The traces of each sampler, and of plain scaling, by repetition."""
+    traces = {}
+    for sampler in dict.fromkeys([RANDOM, *samplers]):
+        # More than the time allows, and enough for evolution to have whole generations.
+        settings = Search.model_validate({"sampler": sampler, "networks": 10_000})
         traces[sampler] = [
-            simulation.search(settings, repetition=number, seconds=seconds)
+            simulation.search(settings, repetition=number, seconds=HORIZON * seconds)
             for number in track(range(repetitions), sampler, transient=True)
         ]
     for name, knobs in SCALINGS.items():
-        found = [simulation.scaling(knobs, repetition=n) for n in range(repetitions)]
+        found = [simulation.scaling(knobs, repetition=number) for number in range(repetitions)]
         traces[f"scaled in {name}"] = found
+    return traces
+
+
+def table(traces: dict[str, list[Trace]], *, seconds: float) -> pd.DataFrame:
+    """A row for each sampler and scaling."""
     ends = {name: np.array([t.at(seconds) for t in found]) for name, found in traces.items()}
-    table = []
+    halves = {name: np.array([t.at(seconds / 2) for t in found]) for name, found in traces.items()}
+    rows = []
     for name, found in traces.items():
-        pairs = zip(found, traces[RANDOM], strict=True)
-        times = np.array([mine.time_to(other.at(seconds)) / seconds for mine, other in pairs])
-        table.append(
-            {
-                "search": name,
-                "networks": median(np.array([float(sum(t.seconds <= seconds)) for t in found])),
-                "hypervolume (%)": median(ends[name], scale=100),
-                "above random": share(ends[name] > ends[RANDOM]) if name != RANDOM else "",
-                "training to random's end": median(np.minimum(times, 9)) if name != RANDOM else "",
-            }
-            | {
-                f"above {scaled}": share(ends[name] > ends[f"scaled in {scaled}"])
-                if not name.startswith("scaled")
-                else ""
-                for scaled in SCALINGS
-            }
-        )
-    return pd.DataFrame(table)
+        trained = np.array([float(np.sum(trace.seconds <= seconds)) for trace in found])
+        row = {
+            "search": name,
+            "networks": f"{np.median(trained):.0f}",
+            "hypervolume (%)": median(100 * ends[name]),
+            "after half (%)": median(100 * halves[name]),
+        }
+        if name != RANDOM:
+            row["above random"] = share(ends[name], ends[RANDOM])
+        if name in SAMPLERS and name != RANDOM:
+            goals = ends[RANDOM]
+            pairs = zip(found, traces[RANDOM], goals, strict=True)
+            times = np.array(
+                [mine.time_to(goal) / other.time_to(goal) for mine, other, goal in pairs]
+            )
+            row["training to random's end"] = median(times, most=HORIZON)
+        for scaled in SCALINGS:
+            if not name.startswith("scaled"):
+                row[f"above scaling {scaled}"] = share(ends[name], ends[f"scaled in {scaled}"])
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("table", nargs="?", default="pose", choices=names())
-    parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--repetitions", type=int, default=200, help="at least 2")
     parser.add_argument("--networks", type=int, default=30)
-    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
+    every = [*SAMPLERS, "gp"]  # slow: a third of a second for each proposal
+    parser.add_argument("--samplers", nargs="+", default=SAMPLERS, choices=every)
     options = parser.parse_args()
+    if options.repetitions < 2 or options.networks < 1:
+        parser.error("needs at least 2 repetitions of at least 1 network")
     simulation = Simulation(load(options.table))
     seconds = simulation.seconds(options.networks)
+    traces = search_all(
+        simulation, options.samplers, repetitions=options.repetitions, seconds=seconds
+    )
     print(
         f"{options.table}: {options.repetitions} repetitions of {seconds:.0f} s of training each, "
-        f"that of {options.networks} networks"
+        f"that of {options.networks} networks\n"
     )
-    found = rows(
-        simulation, options.samplers, repetitions=options.repetitions, networks=options.networks
-    )
-    print(found.to_markdown(index=False))
+    print(table(traces, seconds=seconds).to_markdown(index=False, disable_numparse=True))
 
 
 if __name__ == "__main__":

@@ -324,9 +324,10 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
         print(rehearse(study, options.out / "runs" / study.name, fresh=options.fresh))
         return DONE
     status, is_over = _train(study, options, given, fresh=options.fresh)
-    if is_over and not study.search.is_grid:
+    if is_over and not study.search.is_grid and len(study.goals) > 1:
+        others = "" if study.search.sampler == "random" else "random search and "
         command = _repeats(["baselines", *given[1:]])
-        print(f"To set it against random search and plain scaling:  {command}")
+        print(f"To set it against {others}plain scaling:  {command}")
     return status
 
 

@@ -56,10 +56,15 @@ def _without_folder(environment: dict[str, Any]) -> dict[str, Any]:
 
 
 def portable_command(given: str) -> str:
-    """A command line with the last name alone of folders, as in `portable_study`."""
-    words = shlex.split(given)
+    """A command line with the last name alone of each path, as in `portable_study`."""
+    try:
+        words = shlex.split(given)
+    except ValueError:  # a record that somebody changed: no line of a shell
+        return given
     for place, word in enumerate(words):
         key, equals, value = word.partition("=")
         if equals and setting_of(key) in map(".".join, PATHS):
             words[place] = f"{key}={Path(value).name}"
+        elif Path(word).is_absolute() or word.startswith("~"):
+            words[place] = Path(word).name
     return shlex.join(words)

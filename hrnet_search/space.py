@@ -183,7 +183,7 @@ class Space(Strict):
         for name, knob in self.vary.items():
             values = knob.values()
             place = values.index(params[name])
-            if in_order(values):
+            if _in_order(values):
                 near = values[max(place - 1, 0) : place] + values[place + 1 : place + 2]
             else:
                 near = values[:place] + values[place + 1 :]
@@ -234,7 +234,7 @@ class Space(Strict):
         return ", ".join(f"{name}={text}" for name, text in texts.items())
 
 
-def in_order(values: list[Value]) -> bool:
+def _in_order(values: list[Value]) -> bool:
     """Whether they are numbers, rising or falling."""
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return False

@@ -14,7 +14,7 @@ from .settings import refuse_unused
 from .space import Strict, Value
 
 Sampler = Literal[
-    "grid", "random", "qmc", "tpe", "gp", "nsga2", "nsga3", "local", "evolution", "model"
+    "grid", "random", "qmc", "tpe", "gp", "nsga2", "nsga3", "local", "evolution"
 ]  # fmt: skip
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # of the units of a duration
 MAX_DAYS = 10_000  # of a duration; clocks and timeouts overflow far beyond
@@ -30,8 +30,7 @@ class Search(Strict):
         description="grid: every network of the space. The others propose networks: at random, by "
         "quasi-Monte Carlo, tree-structured Parzen estimator, Gaussian process, crossing of good "
         "ones (nsga2, nsga3), or a change of one knob of a good one (local: one of the front; "
-        "evolution: one of the latest). model: a Gaussian process predicts accuracy from knobs and "
-        "costs; what is expected to add most to the hypervolume is next.",
+        "evolution: one of the latest).",
     )
     networks: int | None = Field(
         default=None, ge=1, description="Networks to train; those stopped early count."

@@ -9,7 +9,6 @@ Write a table from a finished study of a grid:  python -m hrnet_search.benchmark
 import functools
 import gzip
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,6 +157,8 @@ def load(name: str) -> Table:
     Raises:
         InputError: There is none of this name.
     """
+    if not names():
+        raise InputError("no table is there", file=FOLDER)
     check_name("table", name, names())
     return read(FOLDER / name)
 
@@ -173,14 +174,16 @@ def pack(run: Path, place: Path) -> Table:
     """Write the records of a run to the files of a table, and read them again.
 
     Raises:
-        InputError: The run is of a search, or has no complete training.
+        InputError: The run is of a search, or a network of its space was not trained yet.
     """
     study = load_study(run / "study.yaml")
     if not study.search.is_grid:
         raise InputError("must be grid: a table has every network", key="search.sampler")
     results = read_results(run / "results.jsonl").values()
-    if not any(result.state == "complete" for result in results):
-        raise InputError("has no complete training", key=str(run))
+    trained = {result.key for result in results}
+    if missing := [params for params in study.arms() if study.key(params) not in trained]:
+        rule = f"lacks {len(missing)} networks, such as {study.arm(missing[0])}; run it to its end"
+        raise InputError(rule, file=run)
     write_atomic(_file(place, "yaml"), dump_study(portable_study(study)))
     environment = portable_environment(read_json(run / "environment.json"))
     write_json(_file(place, "json"), environment)
@@ -214,13 +217,3 @@ def _short(error: Mapping[str, str] | None) -> dict[str, str] | None:
     if error is None:
         return None
     return {key: text for key, text in error.items() if key != "traceback"}
-
-
-def main() -> None:
-    run = Path(sys.argv[1])
-    table = pack(run, FOLDER / run.name.removeprefix(PREFIX))
-    print(f"{len(table.results)} trainings of {len(table.networks)} networks in {FOLDER}")
-
-
-if __name__ == "__main__":
-    main()

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..errors import InputError
 from ..pareto import front, hypervolume, hypervolumes, reference_point
 from ..result import count, joined, metric
 from ..search.baselines import RANDOM, SCALING
@@ -165,16 +166,35 @@ def growth_figure(runs: Runs, frame: pd.DataFrame) -> go.Figure | None:
     return figure
 
 
-def baselines(folder: Path, run: Run) -> Runs:
+def baselines(folder: Path, run: Run) -> tuple[Runs, list[str]]:
     """A search and those of its `search.baselines` that were trained beside it.
 
     Args:
         folder: Of the run.
         run: The search.
+
+    Returns:
+        The runs by name, and in words why one that is there is left out.
     """
-    names = [f"{run.study.name}-{baseline}" for baseline in (RANDOM, SCALING)]
-    there = [name for name in names if (folder.parent / name / "results.jsonl").exists()]
-    return {run.study.name: run} | {name: read_run(folder.parent / name) for name in there}
+    found, notes = {run.study.name: run}, []
+    if len(run.study.goals) < 2:
+        return found, ["A search for accuracy alone has no front to set beside others."]
+    for baseline in (RANDOM, SCALING):
+        name = f"{run.study.name}-{baseline}"
+        if not (folder.parent / name / "results.jsonl").exists():
+            continue
+        try:
+            other = read_run(folder.parent / name)
+        except InputError as error:
+            notes.append(f"{name} is left out, as it cannot be read: {error}.")
+            continue
+        parts = ["task", "train", "seeds", *(["space"] if baseline == RANDOM else [])]
+        differ = [part for part in parts if getattr(other.study, part) != getattr(run.study, part)]
+        if differ:
+            notes.append(f"{name} is left out, as it has other settings of {joined(differ)}.")
+        else:
+            found[name] = other
+    return found, notes
 
 
 def front_words(runs: Runs, frame: pd.DataFrame) -> list[str]:

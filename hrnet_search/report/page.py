@@ -271,7 +271,7 @@ def _write_grid(run: Run, out: Path, plotly: str, reload: float | None) -> None:
 
 
 def _write_search(
-    run: Run, out: Path, plotly: str, reload: float | None, *, beside: fronts.Runs
+    run: Run, out: Path, plotly: str, reload: float | None, *, beside: tuple[fronts.Runs, list[str]]
 ) -> None:
     data = search.networks_data(run)
     importance, found = knobs.importance_data(run, data), knobs.way(run, data)
@@ -287,11 +287,12 @@ def _write_search(
     content["knobs"] = told
     content["figures"]["coordinates"] = _json(coordinates.figure(run, lines))
     content["figures"] |= _knobs_figures(run, importance, path)
-    ahead = fronts.fronts_data(beside)
-    content["beside"] = fronts.front_words(beside, ahead) if len(beside) > 1 else []
-    content["tables"]["beside"] = fronts.fronts_table(beside, ahead)
-    content["figures"]["beside"] = _json(fronts.fronts_figure(beside, ahead))
-    content["figures"]["growth"] = _json(fronts.growth_figure(beside, ahead))
+    runs, content["left_out"] = beside
+    ahead = fronts.fronts_data(runs)
+    content["beside"] = fronts.front_words(runs, ahead) if len(runs) > 1 else []
+    content["tables"]["beside"] = fronts.fronts_table(runs, ahead)
+    content["figures"]["beside"] = _json(fronts.fronts_figure(runs, ahead))
+    content["figures"]["growth"] = _json(fronts.growth_figure(runs, ahead))
     write_atomic(out / "table.md", _search_markdown(content))
     write_atomic(out / "table.tex", _search_latex(content))
     write_atomic(out / "table.csv", _csv(data))

@@ -49,7 +49,6 @@ SAMPLERS = {
     "nsga3": "evolution (NSGA-III)",
     "local": "local search",
     "evolution": "regularised evolution",
-    "model": "a Gaussian process of accuracy, cost being known",
 }
 SCHEDULERS = {"asha": "ASHA", "hyperband": "Hyperband", "median": "the median rule"}
 

@@ -69,7 +69,9 @@ def _fitting(study: Study) -> dict[str, Value]:
 def _scaling(study: Study, widths: dict[str, Value]) -> Study:
     """The default network at several widths; those above the limits are left out."""
     own = study.space.arguments(default_params(study, ()))
-    base = {key: value for key, value in own.items() if key != "width" and value != DEFAULTS[key]}
+    # With `task` even at its default, or the study's own would be put in its place.
+    kept = {key: value for key, value in own.items() if key == "task" or value != DEFAULTS[key]}
+    base = {key: value for key, value in kept.items() if key != "width"}
     arms = {name: {"width": width} for name, width in widths.items()}
     space = {"base": base, "vary": {"width": {"arms": arms}}, "limits": study.space.limits}
     return _beside(study, SCALING, space=space, search={})

@@ -25,6 +25,14 @@ POPULATION, SAMPLE = 20, 5
 Kind = Literal["local", "evolution"]
 
 
+def networks_of(study: optuna.Study) -> tuple[list[FrozenTrial], set[str]]:
+    """The networks that were trained in full, and the keys of all that were ever proposed."""
+    trials = study.get_trials(deepcopy=False)
+    trained = [t for t in trials if t.user_attrs.get("fate") == "new"]
+    known = {t.user_attrs["key"] for t in trials if "key" in t.user_attrs}
+    return [t for t in trained if t.state == TrialState.COMPLETE], known
+
+
 class Neighbours(BaseSampler):
     """A parent that did well, one step away from it in one knob.
 
@@ -33,7 +41,7 @@ class Neighbours(BaseSampler):
         kind: Parents are drawn from the networks that no other beats so far ("local"), or from
             those of a few of the latest networks that none of these few beats ("evolution").
         seed: Of the sampler.
-        startup: Networks that are drawn at random first.
+        startup: Networks that are drawn at random until so many were trained in full.
     """
 
     def __init__(self, study: Study, kind: Kind, *, seed: int, startup: int) -> None:
@@ -52,11 +60,9 @@ class Neighbours(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        trials = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("fate") == "new"]
-        told = [t for t in trials if t.state == TrialState.COMPLETE]
+        told, known = networks_of(study)
         if len(told) < self.startup:
             return {}
-        known = {t.user_attrs["key"] for t in trials}
         signs = [1 if d == StudyDirection.MINIMIZE else -1 for d in study.directions]
         for parent in self._parents(told, signs):
             near = list(self.study.space.neighbours(parent))

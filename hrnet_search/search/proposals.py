@@ -26,7 +26,6 @@ from ..space import MAX_GRID, Value
 from ..study import Study
 from .neighbours import Neighbours
 from .storage import decoded_params, distributions, encoded_params, open_networks
-from .surrogate import Pool, Surrogate, small_pool
 
 PATIENCE = 20  # proposals in a row that are nothing new, before one is drawn at random
 DRAWS = 1000  # at random from a space too large to go through, before the search ends
@@ -80,7 +79,6 @@ class Proposals:
             study_name=self._stored.study_name,
             directions=[METRICS[key].direction for key in study.goals],
         )
-        self._pool = small_pool(study) if study.search.sampler == "model" else None
         for trial in self._stored.get_trials(deepcopy=False):
             self._sampler.add_trial(trial)
             self._remember(trial)
@@ -161,7 +159,7 @@ class Proposals:
             params = start[number]
         if params is not None:
             self._sampler.enqueue_trial(encoded_params(params))
-        self._sampler.sampler = _sampler(self.study, number, self._pool)
+        self._sampler.sampler = _sampler(self.study, number)
         trial = self._sampler.ask(self._distributions)
         self._keep_parents()
         return trial
@@ -293,7 +291,7 @@ class Sequence(optuna.samplers.QMCSampler):
         return self.number
 
 
-def _sampler(study: Study, number: int, pool: Pool | None) -> BaseSampler:
+def _sampler(study: Study, number: int) -> BaseSampler:
     """A sampler whose random numbers depend on the search's seed and the proposal's number."""
     search = study.search
     seed = random.Random(f"{search.seed}:{number}").getrandbits(31)
@@ -310,8 +308,6 @@ def _sampler(study: Study, number: int, pool: Pool | None) -> BaseSampler:
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
         if search.sampler == "qmc":  # one sequence, so one seed
             return Sequence(number, seed=search.seed)
-        if search.sampler == "model":
-            return Surrogate(study, pool, seed=seed, startup=STARTUP)
         if search.sampler in ("local", "evolution"):
             return Neighbours(study, search.sampler, seed=seed, startup=STARTUP)
         kinds = {

@@ -1,10 +1,11 @@
 """Searches that ask a table of trained networks instead of training: seconds instead of hours.
 
 The proposals are those of a real search (`Proposals`): nothing infeasible, nothing twice. A search
-sees one training of each network, as it would; what it has found is judged by the mean over all
-trainings of the table, of which it knows nothing.
+sees one training of each network and pays for it, as it would; what it has found is judged by the
+network's other trainings, of which it knows nothing, so that luck with a seed is no merit.
 """
 
+import functools
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,14 +16,14 @@ import numpy.typing as npt
 from optuna.trial import TrialState
 
 from ..arch import ArchSpec
-from ..benchmark import Network, Table
+from ..benchmark import Table
 from ..pareto import front, hypervolume, reference_point
 from ..result import Result, metric
 from ..strategy import Search
 from .path import default_params
 from .proposals import Proposals
 
-LATENCY = {"latency": 0.0}  # nothing here is limited by it
+LATENCY = {"latency": 0.0}  # which limits no study of a grid, and so no table
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Trace:
     Args:
         keys: The networks, in the order of their training.
         seconds: Training that was paid by the end of each.
-        volumes: Hypervolume by then, as a share of that of the whole table's front.
+        volumes: Hypervolume of its front by then, as a share of that of all networks.
     """
 
     keys: tuple[str, ...]
@@ -45,9 +46,31 @@ class Trace:
         return float(self.volumes[place - 1]) if place else 0.0
 
     def time_to(self, volume: float) -> float:
-        """The training after which the share is at least this; infinite if it never is."""
+        """The training after which the share is at least this at first; infinite if it never is."""
         reached = np.flatnonzero(self.volumes >= volume)
-        return float(self.seconds[reached[0]]) if len(reached) else float("inf")
+        return float(self.seconds[reached[0]]) if len(reached) else math.inf
+
+
+@dataclass(frozen=True)
+class _Repetition:
+    """Which training of each network is seen, and what the networks are worth by the others.
+
+    Args:
+        seen: Key -> the training; it may have failed.
+        worth: Key -> accuracy and cost, turned so that smaller is better. By the training that is
+            seen where there is no other; networks that never ended well are not there.
+    """
+
+    seen: dict[str, Result]
+    worth: dict[str, list[float]]
+
+    @functools.cached_property
+    def reference(self) -> list[float]:
+        return reference_point(list(self.worth.values()))
+
+    @functools.cached_property
+    def whole(self) -> float:
+        return hypervolume(list(self.worth.values()), self.reference)
 
 
 class Simulation:
@@ -61,17 +84,14 @@ class Simulation:
         self.table, self.study = table, table.study
         self._goals = self.study.accuracy, self.study.cost
         self._signs = [-metric(goal).sign for goal in self._goals]
-        self._true = {
-            key: self._point([network.mean(goal) for goal in self._goals])
-            for key, network in table.networks.items()
-        }
-        points = list(self._true.values())
-        self._reference = reference_point(points)
-        self._whole = hypervolume(points, self._reference)
+        self._trainings: dict[str, list[Result]] = {}
+        for result in sorted(table.results, key=lambda result: result.seed):
+            self._trainings.setdefault(result.key, []).append(result)
+        self._repetition = functools.lru_cache(self._drawn)
 
     def seconds(self, networks: float) -> float:
         """The training of so many networks of the table's mean."""
-        return networks * float(np.mean([n.seconds for n in self.table.networks.values()]))
+        return networks * float(np.mean([result.seconds for result in self.table.results]))
 
     def search(self, settings: Search, *, repetition: int, seconds: float) -> Trace:
         """A search by a sampler.
@@ -84,7 +104,8 @@ class Simulation:
         """
         update = {"search": settings.model_copy(update={"seed": repetition})}
         proposals = Proposals(None, self.study.model_copy(update=update), _unmeasured)
-        return self._trace(self._proposed(proposals, repetition), seconds)
+        drawn = self._repetition(repetition)
+        return self._trace(self._proposed(proposals, drawn), drawn, seconds)
 
     def scaling(self, knobs: Sequence[str], *, repetition: int) -> Trace:
         """The default network at all values of some knobs, from cheap to dear.
@@ -93,54 +114,60 @@ class Simulation:
             knobs: Such as "width"; the others stay as in `default_params`.
             repetition: As of `search`.
         """
-        found = {network.key: network for network in self._scaled(knobs)}
-        ordered = sorted(found.values(), key=lambda network: network.mean(self.study.cost))
-        return self._trace((_training(network, repetition) for network in ordered), math.inf)
+        drawn, default = self._repetition(repetition), default_params(self.study, ())
+        kept = {name: value for name, value in default.items() if name not in knobs}
+        keys = {
+            self.study.key(params)
+            for params in self.study.space.params()
+            if kept.items() <= params.items()
+        }
+        trainings = [drawn.seen[key] for key in keys if key in drawn.seen]
+        trainings.sort(key=lambda training: (_value(training, self.study.cost), training.key))
+        return self._trace(trainings, drawn, math.inf)
 
-    def _proposed(self, proposals: Proposals, repetition: int) -> Iterator[Result]:
+    def _drawn(self, number: int) -> _Repetition:
+        seen, worth = {}, {}
+        for key, trainings in self._trainings.items():
+            place = random.Random(f"{number}:{key}").randrange(len(trainings))
+            seen[key] = trainings[place]
+            ended = [other for other in trainings if other.state == "complete"]
+            others = [other for other in ended if other is not trainings[place]] or ended
+            if others:
+                points = [[_value(other, goal) for goal in self._goals] for other in others]
+                worth[key] = self._point(np.mean(points, axis=0))
+        return _Repetition(seen, worth)
+
+    def _proposed(self, proposals: Proposals, drawn: _Repetition) -> Iterator[Result]:
         """The trainings of what a sampler proposes; it is told of each before the next."""
         while proposal := proposals.next():
-            network = self.table.networks.get(proposal.key)
-            if network is None:  # its trainings failed
-                proposals.tell(proposal.number, TrialState.FAIL)
-                continue
-            training = _training(network, repetition)
+            training = drawn.seen[proposal.key]
             yield training
-            values = [_value(training, goal) for goal in self.study.goals]
-            proposals.tell(proposal.number, TrialState.COMPLETE, values)
+            if training.state == "complete":
+                values = [_value(training, goal) for goal in self.study.goals]
+                proposals.tell(proposal.number, TrialState.COMPLETE, values)
+            else:
+                proposals.tell(proposal.number, TrialState.FAIL)
 
-    def _trace(self, trainings: Iterable[Result], seconds: float) -> Trace:
-        seen: dict[str, list[float]] = {}
-        passed, volumes, total = [], [], 0.0
+    def _trace(self, trainings: Iterable[Result], drawn: _Repetition, seconds: float) -> Trace:
+        found: dict[str, list[float]] = {}
+        keys, passed, volumes, total = [], [], [], 0.0
         for training in trainings:
             total += training.seconds
             if total > seconds:
                 break
-            seen[training.key] = self._point([_value(training, goal) for goal in self._goals])
+            if training.state == "complete":
+                values = [_value(training, goal) for goal in self._goals]
+                found[training.key] = self._point(values)
+            best = front(list(found.values()))
+            kept = [drawn.worth[key] for key, is_best in zip(found, best, strict=True) if is_best]
+            keys.append(training.key)
             passed.append(total)
-            volumes.append(self._found(seen))
-        return Trace(tuple(seen), np.array(passed), np.array(volumes))
+            volumes.append(hypervolume(kept, drawn.reference) / drawn.whole)
+        return Trace(tuple(keys), np.array(passed), np.array(volumes))
 
-    def _scaled(self, knobs: Sequence[str]) -> Iterable[Network]:
-        default = default_params(self.study, ())
-        for params in self.study.space.params():
-            if all(params[name] == value for name, value in default.items() if name not in knobs):
-                yield self.table.networks[self.study.key(params)]
-
-    def _point(self, values: Sequence[float]) -> list[float]:
+    def _point(self, values: Sequence[float] | npt.NDArray[np.float64]) -> list[float]:
         """Accuracy and cost, turned so that smaller is better."""
-        return [sign * value for sign, value in zip(self._signs, values, strict=True)]
-
-    def _found(self, seen: dict[str, list[float]]) -> float:
-        """The front by what was seen, and what it is worth in truth."""
-        best = front(list(seen.values()))
-        kept = [self._true[key] for key, is_best in zip(seen, best, strict=True) if is_best]
-        return hypervolume(kept, self._reference) / self._whole
-
-
-def _training(network: Network, repetition: int) -> Result:
-    """The one that a repetition sees, whatever its sampler."""
-    return random.Random(f"{repetition}:{network.key}").choice(network.trainings)
+        return [float(sign * value) for sign, value in zip(self._signs, values, strict=True)]
 
 
 def _value(training: Result, key: str) -> float:

@@ -110,14 +110,42 @@ def test_grids_alone_have_no_fronts(tmp_path):
 
 def test_a_search_is_set_against_the_baselines_that_were_trained(tmp_path):
     one, _ = searches(tmp_path / "runs")
-    assert list(baselines(one, read_run(one))) == ["one"]
+    train = read_run(one).study.train.model_dump(mode="json")
+    assert baselines(one, read_run(one))[0].keys() == {"one"}
     page = text_of(write_report(one, tmp_path / "out").read_text())
     assert "Not known yet: hrnet-search baselines" in page
-    grid(tmp_path / "runs" / "one-scaling", objectives=GOALS)
+    grid(tmp_path / "runs" / "one-scaling", objectives=GOALS, train=train)
     make_search(tmp_path / "runs" / "one-random", TWO, name="one-random", objectives=GOALS)
-    assert list(baselines(one, read_run(one))) == ["one", "one-random", "one-scaling"]
+    found, notes = baselines(one, read_run(one))
+    assert (list(found), notes) == (["one", "one-random", "one-scaling"], [])
     page = text_of(write_report(one, tmp_path / "out").read_text())
     assert "has 3 networks: 1 of one, 1 of one-random and 1 of one-scaling." in page
+    assert "Not known yet" not in page
+
+
+def test_baselines_that_do_not_compare_are_left_out_and_told(tmp_path):
+    one, _ = searches(tmp_path / "runs")
+    train = {"steps": 140, "batch_size": 4, "lr": 0.001}
+    make_search(
+        tmp_path / "runs" / "one-random", TWO, name="one-random", objectives=GOALS, train=train
+    )
+    scaling = grid(tmp_path / "runs" / "one-scaling", objectives=GOALS)
+    (scaling / "study.yaml").write_text("name: one-scaling\nnonsense: 1\n")
+    found, notes = baselines(one, read_run(one))
+    assert list(found) == ["one"]
+    assert notes[0] == "one-random is left out, as it has other settings of train."
+    assert notes[1].startswith("one-scaling is left out, as it cannot be read: ")
+    page = text_of(write_report(one, tmp_path / "out").read_text())
+    assert "Not known yet" not in page
+    assert notes[0] in page
+
+
+def test_a_search_for_accuracy_alone_is_told_so(tmp_path):
+    goals = {"objectives": GOALS[:1]}
+    one = make_search(tmp_path / "runs" / "one", ONE, name="one", **goals)
+    make_search(tmp_path / "runs" / "one-random", TWO, name="one-random", **goals)
+    page = text_of(write_report(one, tmp_path / "out").read_text())
+    assert "A search for accuracy alone has no front to set beside others." in page
     assert "Not known yet" not in page
 
 

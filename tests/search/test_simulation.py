@@ -1,5 +1,7 @@
 """Searches of a table: against what a search of all networks, and a hand, would find."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_table import NOISE, accuracy, made_results, made_study
@@ -27,19 +29,24 @@ def test_a_search_of_everything_finds_all_there_is() -> None:
     assert (np.diff(trace.seconds) >= 5).all()
 
 
-def test_what_was_found_is_judged_by_the_mean_of_all_trainings() -> None:
-    """Two networks by hand: the share of the front of the means of all 32."""
+def test_what_was_found_is_judged_by_the_trainings_not_seen() -> None:
+    """Two networks by hand. Seconds tell which seed was seen: seed 0 takes five, seed 1 six."""
     simulation = Simulation(TABLE)
-    trace = simulation.search(settings(), repetition=3, seconds=12)
-    points = {
-        STUDY.key(params): [-accuracy(params) - NOISE / 2, STUDY.costs(params)["profile.macs"]]
+    every = simulation.search(settings(), repetition=3, seconds=ALL)
+    paid = dict(zip(every.keys, np.diff(every.seconds, prepend=0), strict=True))
+    worth = {
+        STUDY.key(params): [
+            -accuracy(params) - (NOISE if round(paid[STUDY.key(params)]) == 5 else 0),
+            STUDY.costs(params)["profile.macs"],
+        ]
         for params in STUDY.arms()
     }
-    corner = reference_point(list(points.values()))
-    whole = hypervolume(list(points.values()), corner)
+    corner = reference_point(list(worth.values()))
+    whole = hypervolume(list(worth.values()), corner)
+    trace = simulation.search(settings(), repetition=3, seconds=12)
     assert len(trace.keys) == 2
     for count in (1, 2):
-        found = hypervolume([points[key] for key in trace.keys[:count]], corner)
+        found = hypervolume([worth[key] for key in trace.keys[:count]], corner)
         assert trace.volumes[count - 1] == pytest.approx(found / whole, rel=1e-12)
 
 
@@ -69,12 +76,21 @@ def test_time_is_not_overdrawn() -> None:
     assert simulation.seconds(4) == pytest.approx(22)
 
 
-def test_a_network_without_a_training_costs_nothing_and_is_not_found() -> None:
+def test_a_failed_training_is_paid_for_and_finds_nothing() -> None:
     lost = TABLE.results[3].key
-    table = Table(STUDY, tuple(r for r in TABLE.results if r.key != lost), {})
-    trace = Simulation(table).search(settings("tpe"), repetition=0, seconds=ALL)
-    assert len(trace.keys) == 31
-    assert lost not in trace.keys
+    results = [
+        replace(r, state="failed", metrics={}, seconds=100.0) if r.key == lost else r
+        for r in TABLE.results
+    ]
+    simulation = Simulation(Table(STUDY, tuple(results), {}))
+    trace = simulation.search(settings("tpe"), repetition=0, seconds=ALL)
+    place = trace.keys.index(lost)
+    assert len(trace.keys) == 32
+    assert np.diff(trace.seconds, prepend=0)[place] == pytest.approx(100)
+    assert trace.volumes[place] == (trace.volumes[place - 1] if place else 0)
+    whole = Simulation(TABLE).scaling(list(STUDY.space.vary), repetition=0)
+    part = simulation.scaling(list(STUDY.space.vary), repetition=0)
+    assert part.seconds[-1] > whole.seconds[-1]
 
 
 def test_scaling_takes_the_default_network_from_cheap_to_dear() -> None:
@@ -92,13 +108,14 @@ def test_a_trace_between_its_networks() -> None:
     assert [trace.time_to(v) for v in (0, 0.25, 0.3, 0.5, 0.6)] == [5, 5, 11, 11, np.inf]
 
 
-def test_a_search_that_learns_beats_chance_where_a_knob_matters() -> None:
-    """`final` is worth more than anything: over ten repetitions local search wins most."""
+@pytest.mark.parametrize("sampler", ["local", "tpe"])
+def test_a_search_that_learns_beats_chance_where_a_knob_matters(sampler: str) -> None:
+    """`final` is worth more than anything: over ten repetitions most are won."""
     simulation = Simulation(TABLE)
     seconds = simulation.seconds(18)
     ahead = [
-        simulation.search(settings("local"), repetition=n, seconds=seconds).at(seconds)
-        >= simulation.search(settings(), repetition=n, seconds=seconds).at(seconds)
+        simulation.search(settings(sampler), repetition=n, seconds=seconds).at(seconds)
+        > simulation.search(settings(), repetition=n, seconds=seconds).at(seconds)
         for n in range(10)
     ]
-    assert sum(ahead) >= 8
+    assert sum(ahead) >= 7
