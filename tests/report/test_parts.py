@@ -3,14 +3,16 @@
 import itertools
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from test_report import make_run, text_of
+from test_report import make_result, make_run, text_of
 
 from hrnet_search.arch import hrnet
 from hrnet_search.cost import cost
 from hrnet_search.report import networks, parts, write_report
-from hrnet_search.report.frame import read_run
+from hrnet_search.report.frame import Arm, read_run
+from hrnet_search.result import Result
 from hrnet_search.space import Space
 from hrnet_search.study import load
 
@@ -115,6 +117,21 @@ def test_a_detector_is_what_the_record_has_beyond_the_maps(tmp_path):
     found = parts.grouped(counted, parts.NECK)
     assert sum(found.values()) == backbone
     assert list(found)[-1] == "neck"
+    for beyond in (1_000_000, 0):
+        result = make_result(study, params, 0, 0, 0.5, trial=0)
+        result["profile"]["macs"] = backbone + beyond
+        arm = Arm(
+            name=study.arm(params),
+            arguments={},
+            network=spec,
+            results=(Result.from_dict(result),),
+            paper=None,
+            matched=False,
+            variant="",
+        )
+        run = SimpleNamespace(study=study)  # all that is asked of it
+        rest = {"detector": beyond} if beyond else {}
+        assert parts.parts_of(run, arm) == found | rest
 
 
 def test_the_bars_are_those_of_the_networks_drawn(tmp_path, monkeypatch):
