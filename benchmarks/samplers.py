@@ -24,14 +24,15 @@ from scipy import stats
 
 from hrnet_search.benchmark import load, names
 from hrnet_search.search.simulation import Simulation, Trace
-from hrnet_search.strategy import Sampler, Search
+from hrnet_search.strategy import Sampler
 
 Array = npt.NDArray[np.float64]
 
-RANDOM = "random"
+RANDOM: Sampler = "random"
 SAMPLERS = [sampler for sampler in typing.get_args(Sampler) if sampler not in ("grid", "gp")]
 SCALINGS = {"width": ["width"], "width and depth": ["width", "num_blocks", "num_modules"]}
 LEVEL = 0.95
+BEYOND = 1e9
 HORIZON = 2  # times the training, for whoever is slower than random search
 
 
@@ -46,29 +47,27 @@ def share(mine: Array, other: Array) -> str:
     return f"{100 * found.statistic:.0f} % [{100 * low:.0f}, {100 * high:.0f}]{tied}"
 
 
-def median(values: Array, *, most: float = np.inf) -> str:
-    """The median; what is above the most that could be measured is told as such."""
-    given = np.minimum(values, 10 * most) if np.isfinite(most) else values
+def median(values: Array) -> str:
+    """The median, of which an infinite value is above `HORIZON`."""
+    given = np.minimum(values, BEYOND)  # of infinite ones no interval can be computed
     found = stats.bootstrap(
         (given,), np.median, confidence_level=LEVEL, method="percentile", rng=0
     ).confidence_interval
 
     def shown(value: float) -> str:
-        return f"{value:.3g}" if value <= most else f"> {most:g}"
+        return f"{value:.3g}" if value < BEYOND / 2 else f"> {HORIZON}"
 
     return f"{shown(float(np.median(given)))} [{shown(found.low)}, {shown(found.high)}]"
 
 
 def search_all(
-    simulation: Simulation, samplers: Sequence[str], *, repetitions: int, seconds: float
+    simulation: Simulation, samplers: Sequence[Sampler], *, repetitions: int, seconds: float
 ) -> dict[str, list[Trace]]:
     """The traces of each sampler, and of plain scaling, by repetition."""
     traces = {}
     for sampler in dict.fromkeys([RANDOM, *samplers]):
-        # More than the time allows, and enough for evolution to have whole generations.
-        settings = Search.model_validate({"sampler": sampler, "networks": 10_000})
         traces[sampler] = [
-            simulation.search(settings, repetition=number, seconds=HORIZON * seconds)
+            simulation.search(sampler, repetition=number, seconds=HORIZON * seconds)
             for number in track(range(repetitions), sampler, transient=True)
         ]
     for name, knobs in SCALINGS.items():
@@ -92,13 +91,13 @@ def table(traces: dict[str, list[Trace]], *, seconds: float) -> pd.DataFrame:
         }
         if name != RANDOM:
             row["above random"] = share(ends[name], ends[RANDOM])
-        if name in SAMPLERS and name != RANDOM:
+        if not name.startswith("scaled") and name != RANDOM:
             goals = ends[RANDOM]
             pairs = zip(found, traces[RANDOM], goals, strict=True)
             times = np.array(
                 [mine.time_to(goal) / other.time_to(goal) for mine, other, goal in pairs]
             )
-            row["training to random's end"] = median(times, most=HORIZON)
+            row["training to random's end"] = median(times)
         for scaled in SCALINGS:
             if not name.startswith("scaled"):
                 row[f"above scaling {scaled}"] = share(ends[name], ends[f"scaled in {scaled}"])

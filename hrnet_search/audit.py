@@ -34,7 +34,7 @@ Scores = Mapping[str, Mapping[str, float]]  # key of a network -> name of a scor
 
 
 @dataclass(frozen=True)
-class Interval:
+class Estimate:
     """A number and its 95 % interval."""
 
     value: float
@@ -58,8 +58,8 @@ class Row:
 
     score: str
     refused: str = ""
-    overall: Interval | None = None
-    within: Interval | None = None
+    overall: Estimate | None = None
+    within: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Ensemble:
     """
 
     name: str
-    overall: Interval
-    within: Interval | None
-    gain: Interval
+    overall: Estimate
+    within: Estimate | None
+    gain: Estimate
 
     @property
     def recommended(self) -> bool:
@@ -135,7 +135,7 @@ class Bands:
         found = [spearman(score[band], accuracy[band]) or 0.0 for band in self.members]
         return float(np.average(found, weights=[len(band) for band in self.members]))
 
-    def interval(self, score: Array, accuracy: Array) -> Interval | None:
+    def interval(self, score: Array, accuracy: Array) -> Estimate | None:
         """With the bootstrap over the networks of each band."""
         value = self.correlation(score, accuracy)
         if value is None:
@@ -207,7 +207,7 @@ def _row(name: str, why: str, score: Array, accuracy: Array, bands: Bands) -> Ro
     return Row(name, "", _overall(score, accuracy), bands.interval(score, accuracy))
 
 
-def _overall(score: Array, accuracy: Array) -> Interval:
+def _overall(score: Array, accuracy: Array) -> Estimate:
     count = len(score)
     picks = np.random.default_rng(0).integers(count, size=(DRAWS, count))
     return _interval(spearman(score, accuracy) or 0.0, _drawn(score, accuracy, picks))
@@ -222,9 +222,9 @@ def _drawn(score: Array, accuracy: Array, picks: Places) -> Array:
     return rhos
 
 
-def _interval(value: float, drawn: Sequence[float] | Array) -> Interval:
+def _interval(value: float, drawn: Sequence[float] | Array) -> Estimate:
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-    return Interval(value, float(low), float(high))
+    return Estimate(value, float(low), float(high))
 
 
 def _ceiling(table: Table, keys: Sequence[str]) -> float | None:
@@ -302,7 +302,7 @@ def _ensemble(
     )
 
 
-def _mean(values: Sequence[float]) -> Interval:
+def _mean(values: Sequence[float]) -> Estimate:
     return _interval(float(np.mean(values)), values)
 
 

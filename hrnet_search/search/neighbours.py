@@ -1,6 +1,6 @@
 """Samplers that change one knob of a network that did well: local search and evolution.
 
-Both draw networks at random first, and propose nothing that was proposed before.
+Both draw networks at random first, and step to none that was proposed before.
 """
 
 import random
@@ -25,7 +25,7 @@ POPULATION, SAMPLE = 20, 5
 Kind = Literal["local", "evolution"]
 
 
-def networks_of(study: optuna.Study) -> tuple[list[FrozenTrial], set[str]]:
+def _networks(study: optuna.Study) -> tuple[list[FrozenTrial], set[str]]:
     """The networks that were trained in full, and the keys of all that were ever proposed."""
     trials = study.get_trials(deepcopy=False)
     trained = [t for t in trials if t.user_attrs.get("fate") == "new"]
@@ -60,7 +60,7 @@ class Neighbours(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        told, known = networks_of(study)
+        told, known = _networks(study)
         if len(told) < self.startup:
             return {}
         signs = [1 if d == StudyDirection.MINIMIZE else -1 for d in study.directions]

@@ -19,7 +19,7 @@ from ..arch import ArchSpec
 from ..benchmark import Table
 from ..pareto import front, hypervolume, reference_point
 from ..result import Result, metric
-from ..strategy import Search
+from ..strategy import Sampler, Search
 from .path import default_params
 from .proposals import Proposals
 
@@ -93,17 +93,18 @@ class Simulation:
         """The training of so many networks of the table's mean."""
         return networks * float(np.mean([result.seconds for result in self.table.results]))
 
-    def search(self, settings: Search, *, repetition: int, seconds: float) -> Trace:
+    def search(self, sampler: Sampler, *, repetition: int, seconds: float) -> Trace:
         """A search by a sampler.
 
         Args:
-            settings: Those of the search; `networks` and what concerns Ray is not used.
+            sampler: Its name, as `search.sampler` has it; none is "grid".
             repetition: Its number, which decides the sampler's seed, and which training of each
                 network is seen; of two samplers the same.
             seconds: The search ends with the first network that it has no time left for.
         """
-        update = {"search": settings.model_copy(update={"seed": repetition})}
-        proposals = Proposals(None, self.study.model_copy(update=update), _unmeasured)
+        search = Search(sampler=sampler, seed=repetition, networks=len(self._trainings))
+        study = self.study.model_copy(update={"search": search})
+        proposals = Proposals(None, study, _unmeasured)
         drawn = self._repetition(repetition)
         return self._trace(self._proposed(proposals, drawn), drawn, seconds)
 

@@ -9,21 +9,17 @@ from made_table import NOISE, accuracy, made_results, made_study
 from hrnet_search.benchmark import Table
 from hrnet_search.pareto import hypervolume, reference_point
 from hrnet_search.search.simulation import Simulation, Trace
-from hrnet_search.strategy import Search
+from hrnet_search.strategy import Sampler
 
 STUDY = made_study()
 TABLE = Table(STUDY, tuple(made_results(STUDY)), {})
 ALL = 10_000.0  # seconds, enough for every network
 
 
-def settings(sampler: str = "random") -> Search:
-    return Search.model_validate({"sampler": sampler, "networks": 1000})
-
-
 def test_a_search_of_everything_finds_all_there_is() -> None:
     """Where a training tells the truth; with two seeds the front seen is not quite the true one."""
     one = Table(STUDY, tuple(result for result in TABLE.results if result.seed == 0), {})
-    trace = Simulation(one).search(settings(), repetition=0, seconds=ALL)
+    trace = Simulation(one).search("random", repetition=0, seconds=ALL)
     assert len(trace.keys) == len(set(trace.keys)) == 32
     assert trace.volumes[-1] == pytest.approx(1, rel=1e-12)
     assert (np.diff(trace.seconds) >= 5).all()
@@ -32,7 +28,7 @@ def test_a_search_of_everything_finds_all_there_is() -> None:
 def test_what_was_found_is_judged_by_the_trainings_not_seen() -> None:
     """Two networks by hand. Seconds tell which seed was seen: seed 0 takes five, seed 1 six."""
     simulation = Simulation(TABLE)
-    every = simulation.search(settings(), repetition=3, seconds=ALL)
+    every = simulation.search("random", repetition=3, seconds=ALL)
     paid = dict(zip(every.keys, np.diff(every.seconds, prepend=0), strict=True))
     worth = {
         STUDY.key(params): [
@@ -43,7 +39,7 @@ def test_what_was_found_is_judged_by_the_trainings_not_seen() -> None:
     }
     corner = reference_point(list(worth.values()))
     whole = hypervolume(list(worth.values()), corner)
-    trace = simulation.search(settings(), repetition=3, seconds=12)
+    trace = simulation.search("random", repetition=3, seconds=12)
     assert len(trace.keys) == 2
     for count in (1, 2):
         found = hypervolume([worth[key] for key in trace.keys[:count]], corner)
@@ -52,14 +48,14 @@ def test_what_was_found_is_judged_by_the_trainings_not_seen() -> None:
 
 def test_a_repetition_is_the_same_again_and_sees_what_other_samplers_see() -> None:
     simulation = Simulation(TABLE)
-    one, two = (simulation.search(settings(), repetition=5, seconds=60) for _ in range(2))
+    one, two = (simulation.search("random", repetition=5, seconds=60) for _ in range(2))
     assert one.keys == two.keys
     assert (one.volumes == two.volumes).all()
-    assert simulation.search(settings(), repetition=6, seconds=60).keys != one.keys
+    assert simulation.search("random", repetition=6, seconds=60).keys != one.keys
     cost = {
         sampler: dict(zip(trace.keys, np.diff(trace.seconds, prepend=0), strict=True))
         for sampler in ("random", "local")
-        for trace in [simulation.search(settings(sampler), repetition=5, seconds=ALL)]
+        for trace in [simulation.search(sampler, repetition=5, seconds=ALL)]
     }
     assert cost["random"] == pytest.approx(cost["local"])  # the same seed of each network
     assert {round(seconds) for seconds in cost["random"].values()} == {5, 6}
@@ -68,10 +64,10 @@ def test_a_repetition_is_the_same_again_and_sees_what_other_samplers_see() -> No
 def test_time_is_not_overdrawn() -> None:
     simulation = Simulation(TABLE)
     for seconds in (4, 5.9, 23):
-        trace = simulation.search(settings(), repetition=1, seconds=seconds)
+        trace = simulation.search("random", repetition=1, seconds=seconds)
         assert trace.at(seconds) == (trace.volumes[-1] if trace.keys else 0)
         assert not trace.keys or trace.seconds[-1] <= seconds
-        whole = simulation.search(settings(), repetition=1, seconds=ALL)
+        whole = simulation.search("random", repetition=1, seconds=ALL)
         assert len(trace.keys) == (whole.seconds <= seconds).sum()
     assert simulation.seconds(4) == pytest.approx(22)
 
@@ -83,7 +79,7 @@ def test_a_failed_training_is_paid_for_and_finds_nothing() -> None:
         for r in TABLE.results
     ]
     simulation = Simulation(Table(STUDY, tuple(results), {}))
-    trace = simulation.search(settings("tpe"), repetition=0, seconds=ALL)
+    trace = simulation.search("tpe", repetition=0, seconds=ALL)
     place = trace.keys.index(lost)
     assert len(trace.keys) == 32
     assert np.diff(trace.seconds, prepend=0)[place] == pytest.approx(100)
@@ -109,13 +105,13 @@ def test_a_trace_between_its_networks() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["local", "tpe"])
-def test_a_search_that_learns_beats_chance_where_a_knob_matters(sampler: str) -> None:
+def test_a_search_that_learns_beats_chance_where_a_knob_matters(sampler: Sampler) -> None:
     """`final` is worth more than anything: over ten repetitions most are won."""
     simulation = Simulation(TABLE)
     seconds = simulation.seconds(18)
     ahead = [
-        simulation.search(settings(sampler), repetition=n, seconds=seconds).at(seconds)
-        > simulation.search(settings(), repetition=n, seconds=seconds).at(seconds)
+        simulation.search(sampler, repetition=n, seconds=seconds).at(seconds)
+        > simulation.search("random", repetition=n, seconds=seconds).at(seconds)
         for n in range(10)
     ]
     assert sum(ahead) >= 7
